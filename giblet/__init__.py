@@ -1,0 +1,1 @@
+"""giblet: what each piece of the brain takes from a movie."""

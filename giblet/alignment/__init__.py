@@ -1,0 +1,6 @@
+"""Time: the hemodynamic response, and which TRs train, validate and test."""
+
+from giblet.alignment.hrf import convolve_hrf, hrf_kernel
+from giblet.alignment.splits import gap_trs, split_trs
+
+__all__ = ["convolve_hrf", "gap_trs", "hrf_kernel", "split_trs"]

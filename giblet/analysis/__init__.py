@@ -1,0 +1,1 @@
+"""Honest scores: prediction, chance, regions."""

@@ -1,0 +1,96 @@
+"""Where, and how well, the model predicts held-out brain responses."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from giblet.alignment import gap_trs
+from giblet.analysis.regions import Regions
+from giblet.analysis.statistics import p_values, window_null
+from giblet.data import MultimodalDataset
+from giblet.models import MultimodalAutoencoder
+
+N_PERMUTE = 2000  # null draws
+
+
+@torch.no_grad()
+def predict_fmri(
+    model: MultimodalAutoencoder, dataset: MultimodalDataset, drop: Sequence[str] = (), batch_size: int = 64
+) -> np.ndarray:
+    """Predicted response to every TR of a data set: (n_trs, n_voxels) float32.
+
+    Parameters
+    ----------
+    drop : sequence of 'video', 'audio', 'text'
+        Modalities taken away: every TR shows the model their mean over the training TRs.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    means = {name: dataset.train_mean(name).to(device) for name in drop}
+    predicted = []
+    for rows in torch.arange(dataset.n_trs).split(batch_size):
+        batch = dataset[rows.tolist()]
+        inputs = {name: batch[name].to(device) for name in ("video", "audio", "text")}
+        inputs |= {name: mean.expand_as(inputs[name]) for name, mean in means.items()}
+        predicted.append(model.encoder(**inputs)[0].float().cpu())
+    return torch.cat(predicted).numpy()
+
+
+def voxelwise_correlation(fmri_pred: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> np.ndarray:
+    """Pearson r of each voxel over time, within runs, averaged over runs by their number of TRs.
+
+    Parameters
+    ----------
+    fmri_pred, fmri : (n_trs, n_voxels)
+    run : (n_trs,)
+
+    Returns
+    -------
+    (n_voxels,) float64, NaN where prediction or measurement does not vary.
+    """
+    r = np.zeros(fmri.shape[1])
+    for index in np.unique(run):
+        x, y = (np.asarray(a[run == index], np.float64) for a in (fmri_pred, fmri))
+        x, y = x - x.mean(0), y - y.mean(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r += (run == index).mean() * (x * y).sum(0) / np.sqrt((x**2).sum(0) * (y**2).sum(0))
+    return r
+
+
+def network_table(
+    fmri_pred: np.ndarray,
+    dataset: MultimodalDataset,
+    regions: Regions,
+    n_permute: int = N_PERMUTE,
+    random_state: int = 0,
+    split: str = "test",
+) -> pd.DataFrame:
+    """Held-out r of each region beside its null.
+
+    Parameters
+    ----------
+    fmri_pred : (n_trs, n_voxels)
+        Prediction for all TRs of `dataset`, which has `split='all'` and `average=True`: null windows are taken
+        from all of each run, at least the gap between splits away from the held-out block.
+    Returns
+    -------
+    DataFrame
+        One row a region: `n_voxels`, `r` (mean over voxels), `null_mean`, `null_sd` (of that mean over the draws),
+        `z` = (r - null_mean) / null_sd and `p`.
+    """
+    held_out = dataset.split_labels[dataset.tr_index] == split
+    gap = gap_trs(dataset.folder.tr)
+    r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, gap, n_permute, random_state, regions.mean)
+    return pd.DataFrame(
+        {
+            "n_voxels": [int(regions.voxels(name).sum()) for name in regions.names],
+            "r": r,
+            "null_mean": null.mean(0),
+            "null_sd": null.std(0),
+            "z": (r - null.mean(0)) / null.std(0),
+            "p": p_values(r, null),
+        },
+        index=pd.Index(regions.names, name="network"),
+    )

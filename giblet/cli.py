@@ -1,0 +1,84 @@
+"""The command line: `giblet demo` and `giblet train`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from giblet.analysis.prediction import N_PERMUTE, network_table, predict_fmri, voxelwise_correlation
+from giblet.analysis.regions import seitzman_networks
+from giblet.data import simulate_dataset
+from giblet.files import atomic_path
+from giblet.plotting.prediction import plot_prediction
+from giblet.training import TrainingConfig, TrainingError
+from giblet.training.recipe import Run, load_or_train
+
+DEFAULTS = TrainingConfig()
+
+
+def demo(output: Path = Path("giblet-demo"), random_state: int = 0) -> None:
+    """Simulate a movie data set, train on it and report held-out prediction, in about two minutes.
+
+    Parameters
+    ----------
+    output : Path
+        Folder for the data, the run, the figure and the table. Run again, it reuses what is there.
+    random_state : int
+        Seed of the data and of the training.
+    """
+    data = simulate_dataset(output / "data", random_state=random_state)
+    train(data, output, TrainingConfig(random_state=random_state))
+    print(f"open the notebooks on this data:  GIBLET_DATA={data.resolve()} jupyter lab notebooks/")
+
+
+def train(data: Path, output: Path, config: Annotated[TrainingConfig, tyro.conf.arg(name="")] = DEFAULTS) -> None:
+    """Train on a data folder and report held-out prediction.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with a dataset.toml, see data/README.md.
+    output : Path
+        Folder for the run, the figure and the table; an interrupted run goes on from it.
+    """
+    run = load_or_train(data, config, output / "run")
+    report(run, output)
+
+
+def report(run: Run, output: Path) -> None:
+    """Print held-out r by network beside its null, and write `prediction.csv` and `prediction.png`."""
+    whole, test = run.data["all"], run.data["test"]
+    fmri_pred = predict_fmri(run.model, whole)
+    table = network_table(fmri_pred, whole, seitzman_networks(whole.mask_img))
+    planted = whole.folder.planted
+    if planted:
+        table.insert(0, "simulated from", [" + ".join(planted.get(name, ["nothing"])) for name in table.index])
+    best = min(run.history, key=lambda entry: entry["val"]["total"])
+    print(f"\n{len(run.history)} epochs trained; number {best['epoch'] + 1} had the lowest validation loss and is kept")
+    print(
+        f"{'SIMULATED data: h' if planted else 'H'}eld-out r over {test.n_trs} test TRs, mean response of the subjects"
+    )
+    print(table.round({"r": 3, "null_mean": 3, "null_sd": 3, "z": 1, "p": 4}).to_string())
+    print(f"z = (r - null_mean) / null_sd; the smallest p that {N_PERMUTE} draws can give is {1 / (N_PERMUTE + 1):.4f}")
+    if planted:
+        driven = table.index.isin(list(planted))
+        print(f"planted networks: smallest z {table['z'][driven].min():.1f}, expected above 3")
+        print(f"silent networks: largest |z| {table['z'][~driven].abs().max():.1f}, expected below 3")
+    r = voxelwise_correlation(fmri_pred[np.isin(whole.tr_index, test.tr_index)], test.fmri(), test.run)
+    with atomic_path(output / "prediction.csv") as temporary:
+        table.to_csv(temporary)
+    with atomic_path(output / "prediction.png") as temporary:
+        plot_prediction(r, table, test, planted).savefig(temporary, dpi=110)
+    print(f"\nwritten to {output}/: prediction.png, prediction.csv, run/best.pt, run/log.jsonl")
+
+
+def main() -> None:
+    """Entry point of the `giblet` command."""
+    try:
+        tyro.extras.subcommand_cli_from_dict({"demo": demo, "train": train})
+    except (ValueError, FileNotFoundError, TrainingError) as error:
+        sys.exit(f"giblet: {error}")
+    except KeyboardInterrupt:
+        sys.exit("giblet: interrupted; the same command goes on from the last checkpoint.")

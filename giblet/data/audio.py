@@ -1,0 +1,135 @@
+"""Sound: movie -> log-mel features per TR, and features -> wav."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+
+from giblet.data.media import write_wav
+
+RATE = 24_000  # samples per second, mono
+N_FFT = 4096
+FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
+
+
+def mel_filters(n_mels: int, rate: int = RATE, low_hz: float = 40.0, high_hz: float = 10_000.0) -> np.ndarray:
+    """Triangular mel filters (n_mels, N_FFT // 2 + 1) whose weights sum to 1 each."""
+    mels = np.linspace(*(2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)), n_mels + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1)
+    bins = np.arange(N_FFT // 2 + 1) * rate / N_FFT
+    rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    filters = np.maximum(0, np.minimum(rise, fall))
+    narrow = filters.sum(1) == 0  # a band between two bins takes the nearest one
+    filters[narrow, np.abs(bins - edges[1:-1][narrow, None]).argmin(1)] = 1
+    return (filters / filters.sum(1, keepdims=True)).astype(np.float32)
+
+
+def mel_power(sound: np.ndarray, rate: int, n_trs: int, tr: float, n_mels: int, n_frames: int) -> np.ndarray:
+    """Mel power in `n_frames` equal parts of every TR: (n_trs, n_frames, n_mels) float32.
+
+    Windows overlap and are averaged, so that all of the sound counts; each is placed by its own time, so
+    nothing drifts whatever the TR. Sound that ends before the last TR counts as silence.
+    """
+    per_part = max(1, round(32 / n_frames))
+    times = (np.arange(n_trs * n_frames * per_part) + 0.5) * tr / (n_frames * per_part)
+    starts = np.round(times * rate).astype(np.int64)  # of windows centred on `times` in the padded sound
+    n_padded = int(n_trs * tr * rate) + 2 * N_FFT
+    padded = torch.zeros(n_padded)
+    usable = min(len(sound), n_padded - N_FFT // 2)
+    padded[N_FFT // 2 : N_FFT // 2 + usable] = torch.from_numpy(np.ascontiguousarray(sound[:usable]))
+    windows, hann = padded.unfold(0, N_FFT, 1), torch.hann_window(N_FFT)
+    filters = torch.from_numpy(mel_filters(n_mels, rate)).T
+    scale = 4 / hann.sum() ** 2  # a full-scale sine has power 1
+    power = [
+        scale * torch.fft.rfft(windows[torch.from_numpy(block)] * hann).abs().square() @ filters
+        for block in np.array_split(starts, -(-len(starts) // 1024))
+    ]
+    return torch.cat(power).reshape(n_trs, n_frames, per_part, n_mels).mean(2).numpy()
+
+
+def read_sound(path: str | Path) -> np.ndarray | None:
+    """The first sound track as mono float32 at 24 kHz, placed by its time stamps; None without one."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        parts, end = [], 0
+        for frame in container.decode(audio=0):
+            for piece in resampler.resample(frame):
+                samples = piece.to_ndarray()[0]
+                start = end if piece.pts is None else round(float(piece.pts * piece.time_base) * RATE)
+                parts += [np.zeros(max(0, start - end), np.float32), samples[max(0, end - start) :]]
+                end = max(end, start + len(samples))
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class AudioProcessor:
+    """Log-mel features of each TR, in SDs of the training TRs.
+
+    Parameters
+    ----------
+    n_features : 128 or 2048
+        128: the mean log-mel spectrum of the TR, 128 bands. 2048: 64 bands x 32 frames, which can be
+        turned back into sound.
+    mean, sd : (n_features,) arrays
+        Of the training TRs; `MultimodalDataset` fills them in.
+    """
+
+    n_features: int = 128
+    tr: float = 1.5
+    mean: np.ndarray | None = field(default=None, repr=False, compare=False)
+    sd: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.n_features not in (128, 2048):
+            raise ValueError(
+                f"n_features is {self.n_features}, expected 128 (mean log-mel) or 2048 (64 bands x 32 frames)."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_frames, n_mels) of one TR."""
+        return (1, 128) if self.n_features == 128 else (32, 64)
+
+    def features(self, sound: np.ndarray | None, n_trs: int) -> np.ndarray:
+        """Log-mel power of each TR, before standardising: (n_trs, n_features) float32; None counts as silence."""
+        n_frames, n_mels = self.shape
+        sound = np.zeros(1, np.float32) if sound is None else sound
+        return np.log(mel_power(sound, RATE, n_trs, self.tr, n_mels, n_frames) + FLOOR).reshape(n_trs, -1)
+
+    def features_to_audio(self, features, path: str | Path, n_iter: int = 32, random_state: int = 0) -> None:
+        """Write (n_trs, n_features) standardised features as a mono wav, by Griffin-Lim.
+
+        Griffin & Lim (1984), IEEE TASSP 32:236-243. 128 features hold no timing within a TR: the wav then
+        holds its mean spectrum.
+        """
+        log_power = torch.as_tensor(np.asarray(torch.as_tensor(features).float().cpu()))
+        if log_power.ndim != 2 or log_power.shape[1] != self.n_features:
+            raise ValueError(f"features have shape {tuple(log_power.shape)}, expected (n_trs, {self.n_features}).")
+        if self.mean is not None:
+            log_power = log_power * torch.from_numpy(self.sd) + torch.from_numpy(self.mean)
+        n_frames, n_mels = self.shape
+        power = (log_power.reshape(-1, n_mels).exp() - FLOOR).clamp(min=0).repeat_interleave(32 // n_frames, dim=0)
+        hop = round(self.tr * RATE / 32)
+        filters = torch.from_numpy(mel_filters(n_mels))
+        spread = filters.T / filters.sum(0).clamp(min=1e-8)[:, None]  # each bin takes its bands' power
+        amplitude = (power @ spread.T).sqrt().T * torch.hann_window(N_FFT).sum() / 2
+        sound = _griffin_lim(amplitude, hop, n_iter, torch.Generator().manual_seed(random_state))
+        n_samples = round(len(features) * self.tr * RATE)
+        sound = torch.nn.functional.pad(sound, (hop // 2, max(0, n_samples - len(sound))))[:n_samples]
+        write_wav(path, sound.numpy(), RATE)
+
+
+def _griffin_lim(amplitude: torch.Tensor, hop: int, n_iter: int, generator: torch.Generator) -> torch.Tensor:
+    """A signal whose STFT has the given amplitude (n_bins, n_frames), frame k centred on k * hop."""
+    window, settings = torch.hann_window(N_FFT), {"n_fft": N_FFT, "hop_length": hop}
+    phase = torch.polar(torch.ones_like(amplitude), 2 * torch.pi * torch.rand(amplitude.shape, generator=generator))
+    for _ in range(n_iter):
+        sound = torch.istft(amplitude * phase, window=window, **settings)
+        spectrum = torch.stft(sound, window=window, return_complex=True, **settings)
+        phase = torch.polar(torch.ones_like(amplitude), spectrum.angle())
+    return torch.istft(amplitude * phase, window=window, **settings)

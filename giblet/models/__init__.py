@@ -1,0 +1,14 @@
+"""The multimodal autoencoder and its parts."""
+
+from giblet.models.autoencoder import MultimodalAutoencoder
+from giblet.models.decoder import MultimodalDecoder
+from giblet.models.encoder import AudioEncoder, MultimodalEncoder, TextEncoder, VideoEncoder
+
+__all__ = [
+    "AudioEncoder",
+    "MultimodalAutoencoder",
+    "MultimodalDecoder",
+    "MultimodalEncoder",
+    "TextEncoder",
+    "VideoEncoder",
+]

@@ -1,0 +1,241 @@
+"""The multimodal autoencoder: stimulus -> voxels -> bottleneck -> stimulus, with a dual loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from giblet.models.decoder import MultimodalDecoder
+from giblet.models.encoder import MultimodalEncoder
+
+
+class MultimodalAutoencoder(nn.Module):
+    """Encoder and decoder with the reconstruction and the fMRI-matching loss.
+
+    Parameters
+    ----------
+    video_height, video_width, video_frames : int
+        Size of the frames of one TR; `video_dim` may be given instead of the three.
+    audio_features : int
+        Width of the audio input and reconstruction: 128 or 2,048. Not used with `use_encodec`.
+    text_dim, n_voxels, bottleneck_dim : int
+        Widths of the text embedding, of the predicted fMRI and of the bottleneck.
+    video_output_features, audio_output_features, text_output_features : int
+        Widths of the sub-encoders; `video_features` and `text_features` are aliases.
+    decoder_hidden_dim, decoder_dropout
+        Width of Layer 10 and dropout of Layers 8-11.
+    reconstruction_weight, fmri_weight, measured_weight : float
+        Weights of the reconstruction from the predicted brain, of the fMRI matching, and of the
+        reconstruction from the measured brain.
+    video_weight, audio_weight, text_weight : float
+        Weights of the three modalities within a reconstruction loss.
+    use_encodec, n_codebooks, audio_frames_per_tr
+        Audio as integer EnCodec codes (batch, n_codebooks, audio_frames_per_tr).
+    gradient_checkpointing : bool
+        Recompute hidden activations in the backward pass to save memory.
+    width : float
+        Scales every hidden width; never inputs, voxels or bottleneck.
+    """
+
+    def __init__(
+        self,
+        video_height: int = 90,
+        video_width: int = 160,
+        video_frames: int = 18,
+        audio_features: int = 128,
+        text_dim: int = 1024,
+        n_voxels: int = 85_810,
+        bottleneck_dim: int = 2048,
+        video_output_features: int = 1024,
+        audio_output_features: int = 256,
+        text_output_features: int = 256,
+        decoder_hidden_dim: int = 2048,
+        decoder_dropout: float = 0.3,
+        reconstruction_weight: float = 1.0,
+        fmri_weight: float = 1.0,
+        measured_weight: float = 0.0,
+        video_weight: float = 1.0,
+        audio_weight: float = 1.0,
+        text_weight: float = 1.0,
+        use_encodec: bool = False,
+        n_codebooks: int = 8,
+        audio_frames_per_tr: int = 112,
+        gradient_checkpointing: bool = False,
+        width: float = 1.0,
+        video_dim: int | None = None,
+        video_features: int | None = None,
+        text_features: int | None = None,
+    ):
+        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        config["video_dim"] = video_dim or video_frames * video_height * video_width
+        config["video_output_features"] = config.pop("video_features") or video_output_features
+        config["text_output_features"] = config.pop("text_features") or text_output_features
+        self._config = config
+        self.reconstruction_weight, self.fmri_weight = reconstruction_weight, fmri_weight
+        self.measured_weight = measured_weight
+        self.modality_weights = (video_weight, audio_weight, text_weight)
+        self.use_encodec = use_encodec
+        names = ("text_dim", "bottleneck_dim", "use_encodec", "n_codebooks", "audio_frames_per_tr", "width")
+        shared = {name: config[name] for name in (*names, "gradient_checkpointing")}
+        self.encoder = MultimodalEncoder(
+            video_input_dim=config["video_dim"],
+            audio_features=audio_features,
+            n_voxels=n_voxels,
+            video_output_features=config["video_output_features"],
+            audio_output_features=audio_output_features,
+            text_output_features=config["text_output_features"],
+            **shared,
+        )
+        self.decoder = MultimodalDecoder(
+            video_dim=config["video_dim"],
+            audio_dim=audio_features,
+            hidden_dim=decoder_hidden_dim,
+            dropout=decoder_dropout,
+            **shared,
+        )
+
+    def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Predict the brain and reconstruct the stimulus from the prediction.
+
+        Parameters
+        ----------
+        video : (batch, video_dim), audio : (batch, audio_features), text : (batch, text_dim)
+            With `use_encodec`, audio is integer codes (batch, n_codebooks, audio_frames_per_tr).
+
+        Returns
+        -------
+        dict
+            `fmri_pred` (batch, n_voxels), `bottleneck` (batch, bottleneck_dim), `video_recon`,
+            `audio_recon` and `text_recon` shaped as the inputs; with `use_encodec` also `audio_logits`.
+        """
+        fmri_pred, bottleneck = self.encoder(video, audio, text)
+        return {"fmri_pred": fmri_pred, "bottleneck": bottleneck, **self.decode(bottleneck)}
+
+    def decode(self, bottleneck: Tensor) -> dict[str, Tensor]:
+        """Reconstruct from (batch, bottleneck_dim): the `*_recon` entries of `forward`."""
+        video_recon, audio_recon, text_recon = self.decoder(bottleneck, audio_logits=self.use_encodec)
+        outputs = {"video_recon": video_recon, "audio_recon": audio_recon, "text_recon": text_recon}
+        if self.use_encodec:
+            outputs |= {"audio_logits": audio_recon, "audio_recon": audio_recon.argmax(dim=-1)}
+        return outputs
+
+    def fmri_to_bottleneck(self, fmri: Tensor) -> Tensor:
+        """Layer 6 on a measured brain: (batch, n_voxels) -> (batch, bottleneck_dim)."""
+        return self.encoder.to_bottleneck(fmri)
+
+    def decode_fmri(self, fmri: Tensor) -> dict[str, Tensor]:
+        """Reconstruct the stimulus from a measured brain (batch, n_voxels), as `decode` does."""
+        return self.decode(self.fmri_to_bottleneck(fmri))
+
+    def compute_loss(
+        self,
+        outputs: dict[str, Tensor],
+        fmri_target: Tensor,
+        video_target: Tensor,
+        audio_target: Tensor,
+        text_target: Tensor,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The dual loss and its terms.
+
+        Video and audio are mean squared errors in the units of the features (pixels in 0..1, audio in
+        SDs), text is 1 - cosine, fMRI is a mean squared error in SDs of each voxel. With `use_encodec`
+        audio is the cross-entropy of the codes in nats.
+
+        Returns
+        -------
+        loss : scalar Tensor
+            reconstruction_weight * reconstruction + fmri_weight * fmri
+            (+ measured_weight * measured_recon).
+        losses : dict of float
+            `total, reconstruction, fmri, video_recon, audio_recon, text_recon` (before the weights of
+            the modalities), and `measured_recon` where `measured_weight` > 0.
+
+        Raises
+        ------
+        ValueError
+            Where a target does not have the shape of the output; both shapes are named.
+        """
+        targets = (video_target, audio_target, text_target)
+        terms = self._reconstruction_terms(outputs, *targets)
+        losses = {
+            "reconstruction": self._weighted(terms),
+            "fmri": _mse("fmri", outputs["fmri_pred"], fmri_target),
+            **dict(zip(("video_recon", "audio_recon", "text_recon"), terms, strict=True)),
+        }
+        total = self.reconstruction_weight * losses["reconstruction"] + self.fmri_weight * losses["fmri"]
+        if self.measured_weight:
+            measured = self._reconstruction_terms(self.decode_fmri(fmri_target), *targets)
+            losses["measured_recon"] = self._weighted(measured)
+            total = total + self.measured_weight * losses["measured_recon"]
+        losses = {"total": total, **losses}
+        values = torch.stack([value.detach() for value in losses.values()]).tolist()
+        return total, dict(zip(losses, values, strict=True))
+
+    def _weighted(self, terms: tuple[Tensor, ...]) -> Tensor:
+        return sum(weight * term for weight, term in zip(self.modality_weights, terms, strict=True))
+
+    def _reconstruction_terms(self, outputs: dict, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        if self.use_encodec:
+            _check_target("audio", outputs["audio_recon"], audio)
+            audio_term = F.cross_entropy(outputs["audio_logits"].float().flatten(0, 2), audio.long().flatten())
+        else:
+            audio_term = _mse("audio", outputs["audio_recon"], audio)
+        _check_target("text", outputs["text_recon"], text)
+        cosine = F.cosine_similarity(_full(outputs["text_recon"]), text, dim=1)
+        return _mse("video", outputs["video_recon"], video), audio_term, 1 - cosine.mean()
+
+    def get_config(self) -> dict[str, int | float | bool]:
+        """The constructor's arguments: `MultimodalAutoencoder(**model.get_config())` is the same model."""
+        return dict(self._config)
+
+    def parameter_count(self) -> int:
+        """Number of trained parameters; also on the meta device."""
+        return sum(p.numel() for p in self.parameters())
+
+    def memory_estimate(self, batch_size: int = 32) -> dict[str, int]:
+        """Bytes to train in float32 with Adam: `parameters, gradients, optimizer, activations, total`.
+
+        Activations are what autograd keeps for one batch. All is counted on the meta device: nothing is allocated.
+        """
+        with torch.device("meta"):
+            twin = MultimodalAutoencoder(**self._config)
+            activations = _saved_bytes(twin, self._config["video_dim"], batch_size)
+        parameters = 4 * self.parameter_count()
+        parts = {"parameters": parameters, "gradients": parameters, "optimizer": 2 * parameters}
+        return parts | {"activations": activations, "total": sum(parts.values()) + activations}
+
+
+def _saved_bytes(model: MultimodalAutoencoder, video_dim: int, batch_size: int) -> int:
+    """Bytes that autograd saves between forward and backward, parameters aside."""
+    video, text = torch.empty(batch_size, video_dim), torch.empty(batch_size, model.encoder.text_dim)
+    audio = torch.empty(batch_size, *model.encoder.audio_shape)
+    fmri = torch.empty(batch_size, model.encoder.n_voxels)
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = model(video, audio, text)
+        _ = (*model._reconstruction_terms(outputs, video, audio, text), _mse("fmri", outputs["fmri_pred"], fmri))
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
+
+
+def _full(x: Tensor) -> Tensor:
+    """float64 stays, everything narrower is compared in float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check_target(name: str, output: Tensor, target: Tensor) -> None:
+    if output.shape != target.shape:
+        raise ValueError(
+            f"{name}_target has shape {tuple(target.shape)} but the model gave {tuple(output.shape)}: "
+            f"targets are never cut or stretched to fit, so give the model the widths of the data."
+        )
+
+
+def _mse(name: str, output: Tensor, target: Tensor) -> Tensor:
+    _check_target(name, output, target)
+    return F.mse_loss(_full(output), target)

@@ -1,0 +1,50 @@
+"""Building blocks shared by the encoder and the decoder."""
+
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def scaled(n_units: int, width: float) -> int:
+    """A hidden width of the full-size model, scaled by the `width` dial."""
+    return max(1, round(n_units * width))
+
+
+def hidden_block(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
+    """Linear + BatchNorm + ReLU + Dropout: (batch, n_in) -> (batch, n_out)."""
+    return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU(), nn.Dropout(dropout))
+
+
+def check_shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless `value` is (batch, *expected)."""
+    if tuple(value.shape[1:]) != expected:
+        want = ", ".join(["batch", *map(str, expected)])
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, expected ({want}): "
+            f"build the model with the widths of the data, or prepare the data with those of the model."
+        )
+
+
+@contextmanager
+def _frozen_running_stats(module: nn.Module):
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def maybe_checkpoint(module: nn.Module, x: Tensor, enabled: bool) -> Tensor:
+    """Run `module(x)`, recomputing its activations in the backward pass if `enabled`.
+
+    The recomputation uses the batch's statistics, as the forward pass did, but leaves BatchNorm's
+    running statistics alone: they are updated once per step, as without checkpointing.
+    """
+    if not (enabled and torch.is_grad_enabled() and module.training):
+        return module(x)
+    return checkpoint(module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_running_stats(module)))

@@ -1,0 +1,1 @@
+"""Figures, as matplotlib objects that any thread may draw."""

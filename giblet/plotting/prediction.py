@@ -1,0 +1,100 @@
+"""Figures of held-out prediction."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from nilearn.datasets import load_fsaverage, load_fsaverage_data
+from nilearn.image import new_img_like
+from nilearn.plotting import plot_surf_stat_map
+from nilearn.surface import SurfaceImage
+
+from giblet.data import MultimodalDataset
+
+
+def voxel_image(values: np.ndarray, mask_img):
+    """Put (n_voxels,) values back into the brain: a NIfTI image, 0 outside the mask and where values are NaN."""
+    mask = np.asarray(mask_img.dataobj) > 0
+    volume = np.zeros(mask.shape, np.float32)
+    volume[mask] = np.nan_to_num(values)
+    return new_img_like(mask_img, volume)
+
+
+def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axes | None = None) -> Axes:
+    """Held-out r of each network as a dot, on the 95 % range of its null as a bar.
+
+    Parameters
+    ----------
+    table : DataFrame of `network_table`
+    planted : dict, optional
+        What drives each planted network of simulated data, written beside its name.
+    """
+    ax = ax or Figure(figsize=(6, 4), layout="constrained").subplots()
+    table = table.sort_values("r")
+    rows, planted = np.arange(len(table)), planted or {}
+    low = table["null_mean"] - 1.96 * table["null_sd"]
+    ax.barh(rows, 3.92 * table["null_sd"], left=low, color="0.8", label="null, mean ± 1.96 SD")
+    driven = np.array([name in planted for name in table.index])
+    ax.plot(table["r"][~driven], rows[~driven], "o", color="0.35", label="held-out r" + (", silent" if planted else ""))
+    if driven.any():
+        ax.plot(table["r"][driven], rows[driven], "o", color="tab:red", label="held-out r, planted")
+    labels = [f"{name} ({' + '.join(planted[name])})" if name in planted else name for name in table.index]
+    ax.use_sticky_edges = False
+    ax.autoscale_view(scaley=False)
+    ax.set_yticks(rows, labels, fontsize="small")
+    ax.set_xlabel("r over held-out time, mean of the network's voxels")
+    ax.legend(loc="lower right", fontsize="small", frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_prediction(
+    r: np.ndarray, table: pd.DataFrame, dataset: MultimodalDataset, planted: dict | None = None, n_stills: int = 6
+) -> Figure:
+    """Stills of the held-out film, the map of held-out r, and r by network on its null.
+
+    Parameters
+    ----------
+    r : (n_voxels,)
+        Correlation over held-out time.
+    dataset : MultimodalDataset
+        The held-out split.
+    """
+    figure = Figure(figsize=(10, 8))
+    simulated = "SIMULATED data: " if dataset.folder.simulated else ""
+    figure.text(0.5, 0.97, f"{simulated}stills of the held-out film, as the model sees them", ha="center", size=12)
+    video, shown = dataset.video_processor, np.linspace(0, dataset.n_trs - 1, n_stills).astype(int)
+    for position, index in enumerate(shown):
+        ax = figure.add_axes((0.02 + 0.96 * position / n_stills, 0.82, 0.94 / n_stills, 0.12))
+        ax.imshow(dataset[int(index)]["video"].reshape(-1, video.height, video.width)[0], cmap="gray", vmin=0, vmax=1)
+        ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small", pad=3)
+        ax.axis("off")
+    figure.text(
+        0.5,
+        0.775,
+        f"{simulated}held-out r above .2 on the cortical surface, mean of the subjects",
+        ha="center",
+        size=12,
+    )
+    plot_surface(voxel_image(r, dataset.mask_img), figure, bottom=0.5, height=0.26, threshold=0.2, vmax=0.6)
+    plot_network_table(table, planted, figure.add_axes((0.36, 0.07, 0.61, 0.4)))
+    return figure
+
+
+def plot_surface(stat_map, figure: Figure, bottom: float, height: float, threshold: float, vmax: float) -> None:
+    """Draw a volume on fsaverage5 across a figure: lateral and medial view of each hemisphere, one colour bar."""
+    mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
+    surface = SurfaceImage.from_volume(mesh["pial"], stat_map)
+    views = [(hemi, view) for hemi in ("left", "right") for view in ("lateral", "medial")]
+    for position, (hemi, view) in enumerate(views):
+        ax = figure.add_axes((0.01 + 0.225 * position, bottom, 0.23, height), projection="3d")
+        plot_surf_stat_map(
+            surf_mesh=mesh["inflated"], stat_map=surface, bg_map=sulci, hemi=hemi, view=view, axes=ax, figure=figure,
+            threshold=threshold, vmin=-vmax, vmax=vmax, cmap="RdBu_r", colorbar=False,
+        )  # fmt: skip
+        ax.set_box_aspect(ax.get_box_aspect(), zoom=1.5)
+        ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.92)
+    colours = ScalarMappable(Normalize(-vmax, vmax), "RdBu_r")
+    figure.colorbar(colours, cax=figure.add_axes((0.925, bottom + 0.2 * height, 0.012, 0.6 * height))).ax.set_title("r")

@@ -1,0 +1,7 @@
+"""Training: settings, the loop, checkpoints."""
+
+from giblet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
+from giblet.training.config import TrainingConfig
+from giblet.training.trainer import Trainer, TrainingError
+
+__all__ = ["Trainer", "TrainingConfig", "TrainingError", "load_checkpoint", "load_model", "save_checkpoint"]
