@@ -3,8 +3,8 @@
 from giblet.data.audio import AudioProcessor
 from giblet.data.dataset import MultimodalDataset
 from giblet.data.fmri import FMRIProcessor
-from giblet.data.folder import DataFolder, default_data_dir
-from giblet.data.simulate import simulate_dataset
+from giblet.data.folder import DataFolder
+from giblet.data.simulate import default_data_dir, simulate_dataset
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
 

@@ -1,7 +1,6 @@
 """What a data folder holds: its files and its clock, from dataset.toml."""
 
 import json
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +89,3 @@ class DataFolder:
             files[-1],
             "simulation" in entries,
         )
-
-
-def default_data_dir() -> Path:
-    """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set in the user's cache."""
-    if "GIBLET_DATA" in os.environ:
-        return Path(os.environ["GIBLET_DATA"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "giblet" / "simulated"

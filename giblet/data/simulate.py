@@ -5,6 +5,7 @@ film, and the lag. It is simulated, and is called so wherever it appears.
 """
 
 import json
+import os
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,9 +74,6 @@ def simulate_dataset(
     if path.exists() and any(path.iterdir()):
         _check_same(path, settings)
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        path.rmdir()
     with atomic_folder(path) as folder:
         scripts, features = _write_movies(folder, run_trs, tr, random_state, progress)
         _write_annotations(folder / "annotations.xlsx", scripts, run_trs, tr)
@@ -85,6 +83,14 @@ def simulate_dataset(
         (folder / "truth.json").write_text(json.dumps({"planted": PLANTED, "lag_trs": LAG_TRS} | settings, indent=2))
         (folder / "dataset.toml").write_text(_dataset_toml(settings))
     return path
+
+
+def default_data_dir(progress: bool = True) -> Path:
+    """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set kept in the user's cache."""
+    if "GIBLET_DATA" in os.environ:
+        return Path(os.environ["GIBLET_DATA"])
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return simulate_dataset(cache / "giblet" / f"simulated-v{VERSION}", progress=progress)
 
 
 def _check_same(path: Path, settings: dict) -> None:

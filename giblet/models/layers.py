@@ -29,14 +29,17 @@ def check_shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
 
 @contextmanager
 def _frozen_running_stats(module: nn.Module):
+    """Momentum 0 keeps running statistics as they are while autograd saves the same tensors as in the forward pass."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 def maybe_checkpoint(module: nn.Module, x: Tensor, enabled: bool) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -111,7 +112,7 @@ class Trainer:
 
     def _epoch(self, output_dir: Path, bar: tqdm) -> dict:
         epoch = len(self.history)
-        generator = torch.Generator().manual_seed(_seed(self.config.random_state, epoch))
+        generator = torch.Generator().manual_seed(_seed(self.config.random_state, 0, epoch))
         batches = torch.tensor_split(torch.randperm(len(self.train), generator=generator), self.n_batches)
         sums: dict[str, float] = {}
         self.model.train()
@@ -131,7 +132,7 @@ class Trainer:
     def _train_step(self, step: int, batch: dict[str, Tensor], output_dir: Path) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, self.n_steps, self.config)
-        torch.manual_seed(_seed(self.config.random_state, step))  # dropout depends on the step alone
+        torch.manual_seed(_seed(self.config.random_state, 1, step))  # dropout depends on the step alone
         loss, losses, _ = self._losses(batch)
         if not math.isfinite(losses["total"]):
             last = output_dir / "last.pt"
@@ -197,8 +198,9 @@ class Trainer:
         self._best = load_checkpoint(output_dir / "best.pt", self.device)["model_state_dict"]
 
 
-def _seed(random_state: int, count: int) -> int:
-    return (random_state << 32) + count
+def _seed(*numbers: int) -> int:
+    """One 32-bit seed from several numbers: torch's CPU generator ignores the higher bits of a seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def _load(data: Dataset, batches: list[Tensor]) -> Iterator[tuple[dict[str, Tensor], int]]:

@@ -1,0 +1,46 @@
+import math
+
+import pytest
+import torch
+
+from giblet.training import TrainingConfig
+from giblet.training.config import learning_rate_at, resolve_device, resolve_dtype
+
+
+def test_schedule_against_closed_form():
+    config = TrainingConfig(learning_rate=2e-3, warmup=0.1)
+    rates = [learning_rate_at(step, 100, config) for step in range(100)]
+    for step in range(10):
+        assert rates[step] == pytest.approx(2e-3 * (step + 1) / 11)
+    for step in range(10, 100):
+        assert rates[step] == pytest.approx(1e-3 + 1e-3 * math.cos(math.pi * (step - 10) / 90))
+    assert max(rates) == rates[10] == 2e-3
+    assert learning_rate_at(100, 100, config) == pytest.approx(0)
+
+
+def test_schedule_without_warmup_starts_at_the_peak():
+    assert learning_rate_at(0, 10, TrainingConfig(warmup=0.0)) == 1e-3
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "clip_norm", "patience", "checkpoint_every"])
+def test_numbers_must_be_positive(name):
+    with pytest.raises(ValueError, match=f"{name} is 0, expected a positive number"):
+        TrainingConfig(**{name: 0})
+
+
+def test_unknown_precision():
+    with pytest.raises(ValueError, match="'fp8', expected 'auto', 'bf16' or 'float32'"):
+        TrainingConfig(precision="fp8")
+
+
+@pytest.mark.parametrize(("flag", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_precision_asks_the_hardware(monkeypatch, flag, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": flag, "amx_bf16": False})
+    assert resolve_dtype(TrainingConfig(), torch.device("cpu")) == dtype
+    assert resolve_dtype(TrainingConfig(precision="bf16"), torch.device("cpu")) == torch.bfloat16
+
+
+def test_auto_device_prefers_the_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device(TrainingConfig()).type == "cuda"
+    assert resolve_device(TrainingConfig(device="cpu")).type == "cpu"

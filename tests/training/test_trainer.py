@@ -1,0 +1,206 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from giblet.models import MultimodalAutoencoder
+from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
+from giblet.training.checkpoint import save_checkpoint
+
+CONFIG = TrainingConfig(epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6)
+WIDTHS = {"video": 30, "audio": 12, "text": 10, "fmri": 20}
+
+
+class Planted(Dataset):
+    """Stimuli drawn from few latents, and voxels that follow them linearly."""
+
+    def __init__(self, n_trs: int, seed: int = 0, noise: float = 0.3):
+        mixing, draws = np.random.default_rng(0), np.random.default_rng(seed + 1)
+        latents = draws.standard_normal((n_trs, 3))
+        self.seen: list[int] = []
+        self.arrays = {
+            name: torch.tensor(latents @ mixing.standard_normal((3, width)), dtype=torch.float32)
+            for name, width in WIDTHS.items()
+        }
+        self.arrays["fmri"] += noise * torch.tensor(draws.standard_normal((n_trs, 20)), dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.arrays["fmri"])
+
+    def __getitem__(self, index: list[int]) -> dict:
+        self.seen += index
+        return {name: array[index] for name, array in self.arrays.items()}
+
+
+def new_trainer(config: TrainingConfig = CONFIG, train=None, val=None, seed: int = 0) -> Trainer:
+    torch.manual_seed(seed)
+    widths = {"video_dim": 30, "audio_features": 12, "text_dim": 10, "n_voxels": 20, "bottleneck_dim": 8}
+    model = MultimodalAutoencoder(**widths, width=1 / 32, measured_weight=1.0)
+    return Trainer(model, train or Planted(70), val or Planted(40, seed=1), config)
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_learns_a_planted_response(tmp_path):
+    """Held-out r approaches the ceiling that the noise leaves; before training it is near 0."""
+    trainer = new_trainer(TrainingConfig(epochs=60, batch_size=16, learning_rate=5e-3), train=Planted(400))
+    before = trainer.evaluate(trainer.val)["r"]
+    history = trainer.fit(tmp_path, progress=False)
+    assert abs(before) < 0.3
+    assert history[trainer.best_epoch]["val"]["r"] > 0.8
+    assert history[-1]["train"]["total"] < 0.5 * history[0]["train"]["total"]
+
+
+def test_evaluate_against_direct_computation():
+    trainer, val = new_trainer(), Planted(40, seed=1)
+    scores = trainer.evaluate(val)
+    with torch.no_grad():
+        outputs = trainer.model(val.arrays["video"], val.arrays["audio"], val.arrays["text"])
+        targets = [val.arrays[name] for name in ("fmri", "video", "audio", "text")]
+        _, losses = trainer.model.compute_loss(outputs, *targets)
+    x, y = outputs["fmri_pred"].double().numpy(), val.arrays["fmri"].double().numpy()
+    r = np.mean([np.corrcoef(x[:, i], y[:, i])[0, 1] for i in range(20)])
+    assert scores == pytest.approx(losses | {"r": r}, rel=1e-5)
+
+
+def test_every_tr_once_an_epoch_in_a_new_order(tmp_path):
+    trainer = new_trainer()
+    trainer.fit(tmp_path, progress=False)
+    epochs = np.reshape(trainer.train.seen, (6, 70))
+    assert all(sorted(epoch) == list(range(70)) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_same_seed_same_numbers(tmp_path):
+    first, second = new_trainer(), new_trainer()
+    other = new_trainer(replace(CONFIG, random_state=1))
+    torch.manual_seed(7)
+    history = first.fit(tmp_path / "a", progress=False)
+    assert torch.initial_seed() == 7  # the caller's generator is left alone
+    torch.rand(5)
+    assert second.fit(tmp_path / "b", progress=False) == history
+    assert other.fit(tmp_path / "c", progress=False) != history
+    assert_same(state_of(first), state_of(second))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, stop_after):
+    def interrupt(history):
+        if len(history) == stop_after:
+            raise KeyboardInterrupt
+
+    whole = new_trainer()
+    history = whole.fit(tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        new_trainer().fit(tmp_path / "run", interrupt, progress=False)
+    resumed = new_trainer(seed=9)  # other initial weights: they must come from the checkpoint, where there is one
+    if stop_after < CONFIG.checkpoint_every:
+        resumed = new_trainer()
+    assert resumed.fit(tmp_path / "run", progress=False) == history
+    assert_same(state_of(whole), state_of(resumed))
+    for name in ("best", "last"):
+        a, b = (load_checkpoint(tmp_path / folder / f"{name}.pt") for folder in ("whole", "run"))
+        assert_same(a["model_state_dict"], b["model_state_dict"])
+    assert (tmp_path / "run/log.jsonl").read_text() == (tmp_path / "whole/log.jsonl").read_text()
+
+
+def test_finished_run_is_loaded(tmp_path):
+    first = new_trainer()
+    history = first.fit(tmp_path, progress=False)
+    again = new_trainer(seed=5)
+    assert again.fit(tmp_path, progress=False) == history
+    assert again.train.seen == []
+    assert_same(state_of(first), state_of(again))
+
+
+def test_early_stopping_keeps_the_best_weights(tmp_path):
+    """Validation TRs whose voxels are noise get worse as training goes on."""
+    config = TrainingConfig(epochs=40, batch_size=16, learning_rate=2e-2, patience=3)
+    trainer = new_trainer(config, val=Planted(40, seed=1, noise=5.0))
+    history = trainer.fit(tmp_path, progress=False)
+    totals = [entry["val"]["total"] for entry in history]
+    assert len(history) < 40
+    assert len(history) - 1 - int(np.argmin(totals)) == 3
+    assert trainer.evaluate(trainer.val)["total"] == pytest.approx(min(totals))
+    assert_same(state_of(trainer), load_checkpoint(tmp_path / "best.pt")["model_state_dict"])
+
+
+def test_checkpoint_makes_the_model_again(tmp_path):
+    trainer = new_trainer()
+    trainer.fit(tmp_path, progress=False)
+    model = load_model(tmp_path / "best.pt")
+    assert not model.training
+    assert model.get_config() == trainer.model.get_config()
+    assert_same(model.state_dict(), state_of(trainer))
+
+
+def test_log_holds_the_history(tmp_path):
+    history = new_trainer().fit(tmp_path, progress=False)
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == history
+    assert [entry["step"] for entry in history] == [5, 10, 15, 20, 25, 30]
+
+
+def test_other_settings_are_refused(tmp_path):
+    new_trainer().fit(tmp_path, progress=False)
+    other = replace(CONFIG, learning_rate=1e-4)
+    with pytest.raises(ValueError, match=r"learning_rate=0.005 \(now 0.0001\): choose another folder"):
+        new_trainer(other).fit(tmp_path, progress=False)
+
+
+def test_not_a_number_stops_the_run(tmp_path):
+    trainer = new_trainer()
+    trainer.train.arrays["fmri"][3] = float("nan")
+    with pytest.raises(TrainingError, match=r"loss at step [0-4] is nan: there is no checkpoint yet"):
+        trainer.fit(tmp_path, progress=False)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_gradient_is_clipped(tmp_path, monkeypatch):
+    norms = []
+
+    def step(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    new_trainer(TrainingConfig(epochs=1, batch_size=16, clip_norm=0.01)).fit(tmp_path, progress=False)
+    assert norms == pytest.approx([0.01] * 5, rel=1e-3)
+
+
+def test_failed_write_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "last.pt", {"epoch": 1})
+
+    def broken(contents, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(tmp_path / "last.pt", {"epoch": 2})
+    assert load_checkpoint(tmp_path / "last.pt") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_bfloat16_arithmetic_keeps_float32_weights(tmp_path):
+    config = replace(CONFIG, precision="bf16")
+    half, full = new_trainer(config), new_trainer()
+    losses = [t.fit(tmp_path / t.config.precision, progress=False)[-1]["val"]["total"] for t in (half, full)]
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_missing_checkpoint_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt is missing: train first"):
+        load_checkpoint(tmp_path / "nothing.pt")
