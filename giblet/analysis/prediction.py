@@ -83,7 +83,7 @@ def network_table(
     held_out = dataset.split_labels[dataset.tr_index] == split
     gap = gap_trs(dataset.folder.tr)
     r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, gap, n_permute, random_state, regions.mean)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "n_voxels": [int(regions.voxels(name).sum()) for name in regions.names],
             "r": r,
@@ -94,3 +94,26 @@ def network_table(
         },
         index=pd.Index(regions.names, name="network"),
     )
+    return _labelled(table, dataset)
+
+
+def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, regions: Regions) -> pd.DataFrame:
+    """What each region listens to: its r over the data set's TRs with one modality after the other taken away.
+
+    Returns
+    -------
+    DataFrame
+        One row a region; columns `nothing`, `video`, `audio` and `text` name what was taken away, see `predict_fmri`.
+    """
+    fmri, columns = dataset.fmri(), {}
+    for name in ("nothing", "video", "audio", "text"):
+        fmri_pred = predict_fmri(model, dataset, drop=() if name == "nothing" else (name,))
+        columns[name] = regions.mean(voxelwise_correlation(fmri_pred, fmri, dataset.run))
+    table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
+    return _labelled(table, dataset)
+
+
+def _labelled(table: pd.DataFrame, dataset: MultimodalDataset) -> pd.DataFrame:
+    if dataset.folder.simulated:
+        table.columns.name = "SIMULATED data"
+    return table

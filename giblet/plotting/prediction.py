@@ -50,6 +50,23 @@ def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axe
     return ax
 
 
+def plot_knock_out(table: pd.DataFrame, simulated: bool) -> Figure:
+    """`knock_out_table` as a picture: one row a network, one column for each modality taken away."""
+    table = table.sort_values("nothing", ascending=False)
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    ax = figure.subplots()
+    image = ax.imshow(table, cmap="RdBu_r", vmin=-0.6, vmax=0.6, aspect="auto")
+    for row, column in np.ndindex(table.shape):
+        value = table.iloc[row, column]
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.4 else "black")
+    ax.set_xticks(range(table.shape[1]), table.columns)
+    ax.set_yticks(range(len(table)), table.index, fontsize="small")
+    ax.set_xlabel("taken from the model's input")
+    ax.set_title(("SIMULATED data: " if simulated else "") + "held-out r by network", fontsize="medium")
+    figure.colorbar(image, ax=ax, label="r")
+    return figure
+
+
 def plot_prediction(
     r: np.ndarray, table: pd.DataFrame, dataset: MultimodalDataset, planted: dict | None = None, n_stills: int = 6
 ) -> Figure:

@@ -6,7 +6,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 
-def plot_history(history: list[dict]) -> Figure:
+def plot_history(history: list[dict], simulated: bool = False) -> Figure:
     """Training and validation loss, and validation r, by epoch."""
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     loss, brain, r = figure.subplots(1, 3)
@@ -22,16 +22,19 @@ def plot_history(history: list[dict]) -> Figure:
         ax.set_xlabel("epoch")
         ax.spines[["top", "right"]].set_visible(False)
     loss.legend(frameon=False)
+    if simulated:
+        figure.suptitle("SIMULATED data", fontsize="medium")
     return figure
 
 
 class LossPlot:
     """A live view of the history: display `widget`, and give the object to `Trainer.fit` as `on_epoch`."""
 
-    def __init__(self):
+    def __init__(self, simulated: bool = False):
+        self.simulated = simulated
         self.widget = widgets.Image(format="png")
 
     def __call__(self, history: list[dict]) -> None:
         png = io.BytesIO()
-        plot_history(history).savefig(png, format="png", dpi=80)
+        plot_history(history, self.simulated).savefig(png, format="png", dpi=80)
         self.widget.value = png.getvalue()

@@ -64,7 +64,7 @@ class Trainer:
         ----------
         output_dir : folder of the run
         on_epoch : callable
-            Called with the history after every epoch.
+            Called with the history after every epoch, and at the start of a resumed run.
 
         Returns
         -------
@@ -82,6 +82,8 @@ class Trainer:
         output_dir = Path(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         self._resume(output_dir)
+        if self.history:
+            on_epoch(self.history)
         silent = not progress or self._finished()
         bar = tqdm(total=self.n_steps, initial=self._step, desc="training", unit="step", disable=silent)
         with bar, torch.random.fork_rng():
