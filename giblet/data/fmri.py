@@ -30,12 +30,14 @@ class FMRIProcessor:
         image = nib.load(path, keep_file_open=True)
         mask = np.asarray(mask_img.dataobj) > 0
         expected = (*mask.shape, len(features))
-        if image.shape != expected or not np.allclose(image.affine, mask_img.affine, atol=1e-3):
+        if image.shape != expected:
             raise ValueError(
-                f"{path} has shape {image.shape} and its own affine, expected {expected} on the grid of the mask: "
-                f"resample it to the mask or mend run_trs in dataset.toml."
-                if image.shape == expected
-                else f"{path} has shape {image.shape}, expected {expected}: mend the mask or run_trs in dataset.toml."
+                f"{path} has shape {image.shape}, expected {expected}: mend the mask or run_trs in dataset.toml."
+            )
+        if not np.allclose(image.affine, mask_img.affine, atol=1e-3):
+            raise ValueError(
+                f"{path} lies on another grid than the mask, affine {image.affine.tolist()}, expected "
+                f"{mask_img.affine.tolist()}: resample one to the other."
             )
         for start in range(0, len(features), BLOCK_TRS):
             block = np.asarray(image.dataobj[..., start : start + BLOCK_TRS], dtype=np.float32)

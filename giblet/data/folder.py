@@ -61,7 +61,10 @@ class DataFolder:
         description = path / "dataset.toml"
         if not description.is_file():
             raise FileNotFoundError(f"{description} is missing: see data/README.md for what a data folder holds.")
-        entries = tomllib.loads(description.read_text())
+        try:
+            entries = tomllib.loads(description.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{description} is not valid TOML: {error}.") from None
         missing = [name for name in REQUIRED if name not in entries]
         if missing:
             raise ValueError(f"{description} lacks {', '.join(missing)}: see data/README.md for each entry's meaning.")

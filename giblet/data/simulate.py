@@ -204,7 +204,7 @@ def _write_brains(
     columns = {}
     for name in ("pictures", "sound", "meaning"):  # BOLD of every feature, run by run, then to mean 0 and SD 1
         bold = np.concatenate([convolve_hrf(run[name] - run[name].mean(0), tr) for run in features])
-        columns[name] = (bold - bold.mean(0)) / bold.std(0)
+        columns[name] = (bold - bold.mean(0)) / np.maximum(bold.std(0), 1e-9)  # what never happens stays 0
     weights = {name: rng.standard_normal((bold.shape[1], mask.sum())) for name, bold in columns.items()}
     run_lengths = [len(run["sound"]) for run in features]
     for subject in tqdm(range(1, n_subjects + 1), "simulated brains", unit="subject", disable=not progress):
@@ -226,7 +226,7 @@ def planted_signal(columns: dict, weights: dict, networks: Regions) -> np.ndarra
         voxels = networks.voxels(network)
         for source in sources:
             response = columns[source] @ weights[source][:, voxels]
-            signal[:, voxels] += response / response.std(0) / np.sqrt(len(sources))
+            signal[:, voxels] += response / np.maximum(response.std(0), 1e-9) / np.sqrt(len(sources))
     return signal
 
 

@@ -1,7 +1,9 @@
 """Words: annotation sheet -> one embedding per TR."""
 
 import re
+import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,10 @@ def read_segments(path: str | Path, text_columns: Sequence[str]) -> list[Segment
     The columns `Start Time (TRs, ...)` and `End Time (TRs, ...)` are 1-based and inclusive; rows without
     them are left out. Spaces around column names do not matter.
     """
-    rows = openpyxl.load_workbook(path, read_only=True, data_only=True).active.iter_rows(values_only=True)
-    header = [str(cell or "").strip() for cell in next(rows)]
+    with warnings.catch_warnings(), closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book:
+        warnings.filterwarnings("ignore", message="Unknown extension")  # of the spreadsheet's looks, not its cells
+        header, *rows = book.active.iter_rows(values_only=True)
+    header = [str(cell or "").strip() for cell in header]
     columns = [_column(path, header, re.escape(name)) for name in text_columns]
     start, stop = (_column(path, header, rf"{edge} Time \(TRs.*\)") for edge in ("Start", "End"))
     return [

@@ -11,6 +11,7 @@ import torch
 from giblet.data.media import write_movie
 
 SOURCE_FPS = 25  # frame_skip counts frames of a 25 fps film, whatever the file's own rate
+ROUNDING = 1e-6  # seconds; a frame that starts at a sample time is the one taken
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class VideoProcessor:
             TRs the movie covers; `features` beyond them are left alone.
         """
         frames = features.reshape(-1, self.height, self.width)
-        times = self.sample_times(len(features)) + start
+        times = self.sample_times(len(features)) + start + ROUNDING
         done = 0
         for until, picture in self._pictures(path):
             stop = done + int(np.searchsorted(times[done:], until, side="left"))

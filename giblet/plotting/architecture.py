@@ -47,8 +47,9 @@ def plot_architecture(model: MultimodalAutoencoder) -> Figure:
 
 
 def _draw_layer(ax: Axes, layer: Layer, column: float, row: float, colour: str) -> None:
-    label = f"{layer.name}\n{layer.widths[-1]:,}"
-    _draw_box(ax, column, row, COLOURS[colour], label, f"Layer {layer.number}", f"{layer.parameters / 1e6:,.1f} M")
+    label, n = f"{layer.name}\n{layer.widths[-1]:,}", layer.parameters
+    size = f"{n / 1e6:,.1f} M" if n >= 1e5 else f"{n / 1e3:,.0f} k"
+    _draw_box(ax, column, row, COLOURS[colour], label, f"Layer {layer.number}", size)
 
 
 def _draw_box(ax: Axes, column: float, row: float, colour: str, label: str, above: str, below: str = "") -> None:

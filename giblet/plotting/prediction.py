@@ -85,7 +85,9 @@ def plot_prediction(
     video, shown = dataset.video_processor, np.linspace(0, dataset.n_trs - 1, n_stills).astype(int)
     for position, index in enumerate(shown):
         ax = figure.add_axes((0.02 + 0.96 * position / n_stills, 0.82, 0.94 / n_stills, 0.12))
-        ax.imshow(dataset[int(index)]["video"].reshape(-1, video.height, video.width)[0], cmap="gray", vmin=0, vmax=1)
+        ax.imshow(
+            dataset[int(index)]["video"].numpy().reshape(-1, video.height, video.width)[0], cmap="gray", vmin=0, vmax=1
+        )
         ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small", pad=3)
         ax.axis("off")
     figure.text(
@@ -96,7 +98,8 @@ def plot_prediction(
         size=12,
     )
     plot_surface(voxel_image(r, dataset.mask_img), figure, bottom=0.5, height=0.26, threshold=0.2, vmax=0.6)
-    plot_network_table(table, planted, figure.add_axes((0.36, 0.07, 0.61, 0.4)))
+    networks = plot_network_table(table, planted, figure.add_axes((0.36, 0.07, 0.61, 0.38)))
+    networks.set_title(f"{simulated}held-out r by network", x=0.14)
     return figure
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import distributed, nn, optim
 
-from giblet.data import AudioProcessor, VideoProcessor
+from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
 from giblet.models import MultimodalAutoencoder
 
 EXAMPLES = dict(
@@ -160,8 +160,6 @@ def test_basic_training_loop(simulated, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = EXAMPLES["Basic Training Loop"].replace("MultimodalAutoencoder(...)", "MultimodalAutoencoder(**sizes)")
     code = code.replace("model.train()", "start = weight(model)\nmodel.train()")
-    from giblet.data import MultimodalDataset
-
     n_voxels = MultimodalDataset("data/", progress=False).model_dims["n_voxels"]
     sizes = {"n_voxels": n_voxels, "bottleneck_dim": 16, "width": 1 / 128}
     weight = lambda model: model.encoder.to_voxels.weight.detach().clone()  # noqa: E731

@@ -10,7 +10,9 @@ from giblet.models import MultimodalAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
 from giblet.training.checkpoint import save_checkpoint
 
-CONFIG = TrainingConfig(epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6)
+CONFIG = TrainingConfig(
+    epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6, precision="float32"
+)
 WIDTHS = {"video": 30, "audio": 12, "text": 10, "fmri": 20}
 
 

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import pearsonr
+
+from giblet.analysis.prediction import knock_out_table, network_table, predict_fmri, voxelwise_correlation
+from giblet.analysis.regions import seitzman_networks
+from giblet.data import MultimodalDataset, VideoProcessor
+from giblet.models import MultimodalAutoencoder
+
+
+@pytest.fixture(scope="module")
+def data(simulated) -> dict[str, MultimodalDataset]:
+    video = VideoProcessor(height=6, width=8, frame_skip=4)
+    return {
+        split: MultimodalDataset(simulated, split=split, average=True, video_processor=video, progress=False)
+        for split in ("test", "all")
+    }
+
+
+@pytest.fixture(scope="module")
+def model(data) -> MultimodalAutoencoder:
+    torch.manual_seed(0)
+    return MultimodalAutoencoder(**data["all"].model_dims, bottleneck_dim=8, width=1 / 64)
+
+
+def test_r_against_scipy(rng):
+    fmri_pred, fmri = rng.standard_normal((2, 50, 3))
+    run = np.repeat([0, 1], [20, 30])
+    expected = [
+        0.4 * pearsonr(fmri_pred[:20, v], fmri[:20, v])[0] + 0.6 * pearsonr(fmri_pred[20:, v], fmri[20:, v])[0]
+        for v in range(3)
+    ]
+    assert voxelwise_correlation(fmri_pred, fmri, run) == pytest.approx(expected)
+
+
+def test_a_difference_between_runs_is_no_prediction(rng):
+    """Pooled over runs a shift of the mean would give r near 1."""
+    run = np.repeat([0, 1], 200)
+    fmri_pred, fmri = rng.standard_normal((2, 400, 2)) + 10 * run[:, None]
+    assert np.abs(voxelwise_correlation(fmri_pred, fmri, run)).max() < 0.2
+
+
+def test_voxel_that_does_not_vary(rng):
+    fmri_pred, fmri = rng.standard_normal((2, 20, 2))
+    fmri_pred[:, 1] = 3.0
+    r = voxelwise_correlation(fmri_pred, fmri, np.zeros(20))
+    assert np.isfinite(r[0])
+    assert np.isnan(r[1])
+
+
+def test_predictions_in_order_and_without_dropout(data, model):
+    model.train()
+    fmri_pred = predict_fmri(model, data["test"], batch_size=4)
+    model.eval()
+    for index in (0, 5, len(data["test"]) - 1):
+        item = data["test"][index]
+        with torch.no_grad():
+            direct, _ = model.encoder(item["video"][None], item["audio"][None], item["text"][None])
+        assert np.allclose(fmri_pred[index], direct[0], atol=1e-5)
+    assert fmri_pred.dtype == np.float32
+
+
+def test_a_dropped_modality_is_its_training_mean(data, model):
+    item, model = data["test"][3], model.eval()
+    mean = data["test"].train_mean("audio")
+    with torch.no_grad():
+        direct, _ = model.encoder(item["video"][None], mean[None], item["text"][None])
+    assert np.allclose(predict_fmri(model, data["test"], drop=["audio"])[3], direct[0], atol=1e-5)
+    everything = predict_fmri(model, data["test"], drop=["video", "audio", "text"])
+    assert np.allclose(everything, everything[0], atol=1e-6)
+
+
+def test_table_of_a_planted_response(data, rng):
+    """A prediction that knows the answer in one network only."""
+    whole = data["all"]
+    regions = seitzman_networks(whole.mask_img)
+    fmri_pred = rng.standard_normal((whole.n_trs, len(regions.labels))).astype(np.float32)
+    known = regions.voxels("Visual")
+    fmri_pred[:, known] = whole.fmri()[:, known]
+    table = network_table(fmri_pred, whole, regions, n_permute=200)
+    assert table.columns.name == "SIMULATED data"
+    assert table["n_voxels"].sum() == (regions.labels >= 0).sum()
+    assert table["r"]["Visual"] == pytest.approx(1)
+    assert table["p"]["Visual"] == 1 / 201
+    held_out = np.isin(whole.tr_index, data["test"].tr_index)
+    r = regions.mean(voxelwise_correlation(fmri_pred[held_out], data["test"].fmri(), data["test"].run))
+    assert np.allclose(table["r"], r, equal_nan=True, atol=1e-6)
+    assert np.allclose(table["z"], (table["r"] - table["null_mean"]) / table["null_sd"], equal_nan=True)
+    others = table.drop(index="Visual").dropna()
+    assert len(others) >= 10
+    assert (others["r"].abs() < 0.3).all()
+
+
+def test_knock_out_of_what_the_model_does_not_use(data, model):
+    """A model whose audio weights are 0 loses nothing with the sound, and everything with the rest."""
+    deaf = MultimodalAutoencoder(**model.get_config()).eval()
+    with torch.no_grad():
+        next(deaf.encoder.audio_encoder.parameters()).zero_()
+    table = knock_out_table(deaf, data["test"], seitzman_networks(data["test"].mask_img)).dropna()
+    assert table.columns.tolist() == ["nothing", "video", "audio", "text"]
+    assert np.allclose(table["audio"], table["nothing"], atol=1e-6)
+    assert not np.allclose(table["text"], table["nothing"], atol=1e-2)

@@ -1,0 +1,47 @@
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from giblet.data import VideoProcessor, default_data_dir, simulate_dataset
+
+
+def pytest_configure(config):
+    """Tests and notebooks make their own simulated data and train anew, whatever the user's cache holds."""
+    os.environ.pop("GIBLET_DATA", None)
+    cache = tempfile.TemporaryDirectory(prefix="giblet-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory) -> Path:
+    """A small simulated data set: two subjects, runs of 64 and 62 TRs, 12 mm."""
+    path = tmp_path_factory.mktemp("data") / "simulated"
+    return simulate_dataset(path, n_subjects=2, run_trs=(64, 62), resolution_mm=12, progress=False)
+
+
+@pytest.fixture(scope="session")
+def full_simulated() -> Path:
+    """The simulated data set that the notebooks work on."""
+    return default_data_dir(progress=False)
+
+
+@pytest.fixture
+def tiny_video() -> VideoProcessor:
+    return VideoProcessor(height=6, width=8, frame_skip=4)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real measurements, which the project does not ship."""
+    if "GIBLET_REAL_DATA" not in os.environ:
+        pytest.skip("GIBLET_REAL_DATA does not name a folder of real measurements")
+    return Path(os.environ["GIBLET_REAL_DATA"])

@@ -1,0 +1,75 @@
+import shutil
+
+import pytest
+
+from giblet.data import DataFolder
+
+
+@pytest.fixture
+def folder(simulated, tmp_path):
+    """A data folder of links, to be spoiled."""
+    path = tmp_path / "data"
+    path.mkdir()
+    for file in simulated.glob("*.*"):
+        if file.suffix == ".toml":
+            shutil.copy(file, path)
+        else:
+            (path / file.name).symlink_to(file)
+    return path
+
+
+def edit(folder, old: str, new: str) -> None:
+    description = folder / "dataset.toml"
+    assert old in description.read_text()
+    description.write_text(description.read_text().replace(old, new))
+
+
+def test_a_whole_folder(folder):
+    found = DataFolder.open(folder)
+    assert (found.tr, found.run_trs, found.lag_trs, found.simulated) == (1.5, (64, 62), 3, True)
+    assert [path.name for path in found.movies] == ["movie_run-1.mp4", "movie_run-2.mp4"]
+    assert list(found.subjects) == ["sub-01", "sub-02"]
+    assert found.planted["Visual"] == ["pictures"]
+
+
+def test_nothing_is_planted_in_real_data(folder):
+    edit(folder, "[simulation]", "[other]")
+    assert DataFolder.open(folder).planted == {}
+
+
+def test_no_description(folder):
+    (folder / "dataset.toml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"dataset\.toml is missing: see data/README\.md"):
+        DataFolder.open(folder)
+
+
+def test_broken_description(folder):
+    edit(folder, "run_trs = [64, 62]", "run_trs = [64, 62")
+    with pytest.raises(ValueError, match=r"dataset\.toml is not valid TOML"):
+        DataFolder.open(folder)
+
+
+def test_missing_entries(folder):
+    edit(folder, "tr = 1.5\n", "")
+    with pytest.raises(ValueError, match=r"dataset\.toml lacks tr: see"):
+        DataFolder.open(folder)
+
+
+@pytest.mark.parametrize("name", ["movie_run-2.mp4", "annotations.xlsx", "mask.nii.gz"])
+def test_missing_file(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing, but .*dataset\.toml names it"):
+        DataFolder.open(folder)
+
+
+def test_no_subjects(folder):
+    for path in folder.glob("sub-*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no file like 'sub-\*\.nii\.gz': mend 'fmri'"):
+        DataFolder.open(folder)
+
+
+def test_movies_must_match_runs(folder):
+    edit(folder, "run_trs = [64, 62]", "run_trs = [126]")
+    with pytest.raises(ValueError, match="names 2 movies for 1 runs, expected one a run"):
+        DataFolder.open(folder)

@@ -1,0 +1,121 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from giblet.analysis.prediction import network_table
+from giblet.analysis.regions import seitzman_networks
+from giblet.data import MultimodalDataset, VideoProcessor
+from giblet.models import MultimodalAutoencoder
+from giblet.plotting.architecture import plot_architecture
+from giblet.plotting.prediction import plot_knock_out, plot_network_table, plot_prediction, voxel_image
+from giblet.plotting.training import LossPlot, plot_history
+
+HISTORY = [
+    {"epoch": n, "train": {"total": 5.0 - n, "fmri": 1.0 - n / 10}, "val": {"total": 6.0 - n, "fmri": 1.1, "r": n / 10}}
+    for n in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def test_split(simulated) -> MultimodalDataset:
+    video = VideoProcessor(height=9, width=16, frame_skip=4)
+    return MultimodalDataset(simulated, split="test", average=True, video_processor=video, progress=False)
+
+
+def texts(figure: Figure) -> str:
+    labels = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return "\n".join(label.get_text() for label in labels if isinstance(label.get_text(), str))
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=60)
+    png.seek(0)
+    return imread(png)
+
+
+def test_values_return_to_their_voxels(test_split):
+    mask = np.asarray(test_split.mask_img.dataobj) > 0
+    values = np.arange(mask.sum(), dtype=float)
+    values[3] = np.nan
+    image = voxel_image(values, test_split.mask_img)
+    assert np.array_equal(image.affine, test_split.mask_img.affine)
+    assert np.array_equal(np.asarray(image.dataobj)[mask], np.nan_to_num(values).astype(np.float32))
+    assert np.all(np.asarray(image.dataobj)[~mask] == 0)
+
+
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"r": [0.4, 0.02, -0.05], "null_mean": [0.0, 0.01, 0.0], "null_sd": [0.05, 0.04, 0.03]},
+        index=["Visual", "Reward", "Salience"],
+    )
+
+
+def test_dots_on_bars():
+    ax = plot_network_table(table(), planted={"Visual": ["pictures"]})
+    dots = sorted(float(x) for line in ax.lines for x in line.get_xdata())
+    assert dots == [-0.05, 0.02, 0.4]
+    bars = [(patch.get_x(), patch.get_width()) for patch in ax.patches]
+    assert bars[2] == pytest.approx((-1.96 * 0.05, 3.92 * 0.05))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Salience", "Reward", "Visual (pictures)"]
+
+
+def test_knock_out_shows_its_numbers():
+    frame = pd.DataFrame({"nothing": [0.1, 0.5], "video": [0.1, 0.0]}, index=["Auditory", "Visual"])
+    figure = plot_knock_out(frame, simulated=True)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.50", "0.00", "0.10", "0.10"]
+    assert "SIMULATED data" in texts(figure)
+    assert "SIMULATED" not in texts(plot_knock_out(frame, simulated=False))
+
+
+def test_history_lines():
+    figure = plot_history(HISTORY, simulated=True)
+    drawn = [list(line.get_ydata()) for ax in figure.axes for line in ax.lines]
+    assert drawn[:2] == [[5, 4, 3, 2], [6, 5, 4, 3]]
+    assert drawn[4] == [0, 0.1, 0.2, 0.3]
+    assert "SIMULATED data" in texts(figure)
+
+
+def test_live_plot_grows():
+    plot = LossPlot()
+    pictures = []
+    for n in (1, 4):
+        plot(HISTORY[:n])
+        pictures.append(bytes(plot.widget.value))
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert pictures[0] != pictures[1]
+
+
+def test_prediction_figure(test_split, simulated):
+    """Stills, four views of the surface with the map on them, and the table; SIMULATED in both titles."""
+    whole = MultimodalDataset(
+        simulated, split="all", average=True, video_processor=test_split.video_processor, progress=False
+    )
+    regions = seitzman_networks(whole.mask_img)
+    fmri_pred = np.random.default_rng(0).standard_normal((whole.n_trs, len(regions.labels)))
+    scores = network_table(fmri_pred, whole, regions, n_permute=50)
+    flat, peaked = np.zeros(len(regions.labels)), np.where(regions.voxels("Visual"), 0.5, 0.0)
+    figures = [plot_prediction(r, scores, test_split, test_split.folder.planted) for r in (flat, peaked)]
+    assert texts(figures[1]).count("SIMULATED data") == 3
+    assert len(figures[1].axes) == 6 + 4 + 1 + 1
+    still = figures[1].axes[0].images[0].get_array()
+    assert np.array_equal(still, test_split[0]["video"].reshape(-1, 9, 16)[0])
+    flat, peaked = map(drawn, figures)
+    changed = np.abs(flat - peaked).sum(-1) > 0.3
+    rows = np.flatnonzero(changed.any(1)) / len(changed)
+    assert changed.mean() > 0.002  # the map is drawn ...
+    assert 0.2 < rows.min() < rows.max() < 0.55  # ... on the surfaces and nowhere else
+
+
+def test_architecture_names_every_layer():
+    model = MultimodalAutoencoder(
+        video_dim=40, audio_features=12, text_dim=16, n_voxels=30, bottleneck_dim=8, width=0.1
+    )
+    shown = texts(plot_architecture(model))
+    numbers = ("2A", "2B", "2C", "4", "5", "6", "8", "9", "10", "11", "12A", "12B", "12C")
+    assert all(f"Layer {number}" in shown for number in numbers)
+    assert f"{model.parameter_count():,} parameters" in shown

@@ -1,0 +1,39 @@
+import pytest
+
+from giblet.files import atomic_folder, atomic_path
+
+
+def test_file_appears_whole(tmp_path):
+    with atomic_path(tmp_path / "new/file.txt") as temporary:
+        temporary.write_text("all")
+        assert temporary.suffix == ".txt"
+        assert not (tmp_path / "new/file.txt").exists()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file.txt"]
+    assert (tmp_path / "new/file.txt").read_text() == "all"
+
+
+@pytest.mark.parametrize("interruption", [OSError, KeyboardInterrupt])
+def test_interrupted_write_leaves_the_old_file(tmp_path, interruption):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(interruption), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise interruption
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("interruption", [OSError, KeyboardInterrupt])
+def test_interrupted_folder_is_not_there(tmp_path, interruption):
+    with pytest.raises(interruption), atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "half").write_text("half")
+        raise interruption
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_first_of_two_folders_stays(tmp_path):
+    with atomic_folder(tmp_path / "folder") as slow:
+        (slow / "slow").touch()
+        with atomic_folder(tmp_path / "folder") as fast:
+            (fast / "fast").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "fast"]

@@ -1,0 +1,52 @@
+"""Notebooks are stored run, short and small; and strict nbval really compares their outputs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def nbval(path: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--nbval", "--nbval-current-env", path]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+
+
+def test_notebooks_are_there():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_run_short_and_small(path):
+    assert path.stat().st_size < 2e6
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))  # nbval skips cells never run
+    for cell in cells:
+        assert len(cell.source.splitlines()) <= 10, cell.source
+        assert not any(output.output_type == "error" for output in cell.outputs), cell.source
+        assert not any(output.get("name") == "stderr" for output in cell.outputs), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_one_changed_number_fails(path, tmp_path):
+    """The same notebook, one digit of one printed number changed."""
+    notebook = nbformat.read(path, as_version=4)
+    compared = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "nbval-ignore-output" not in cell.metadata.get("tags", [])
+        for output in cell.outputs
+        if output.output_type == "stream" and re.search(r"\d", output.text)
+    ]
+    assert compared
+    text = compared[-1].text
+    compared[-1].text = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), text, count=1)
+    assert compared[-1].text != text
+    nbformat.write(notebook, tmp_path / path.name)
+    result = nbval(tmp_path / path.name)
+    assert result.returncode == 1
+    assert re.search(r"\b1 failed, \d+ passed", result.stdout), result.stdout[-2000:]
