@@ -1,5 +1,6 @@
 """The command line: `giblet demo` and `giblet train`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,8 @@ def demo(output: Path = Path("giblet-demo"), random_state: int = 0) -> None:
     """
     data = simulate_dataset(output / "data", random_state=random_state)
     train(data, output, TrainingConfig(random_state=random_state))
-    print(f"open the notebooks on this data:  GIBLET_DATA={data.resolve()} jupyter lab notebooks/")
+    jupyter = os.path.relpath(Path(sys.executable).with_name("jupyter"))
+    print(f"open the notebooks on this data:  GIBLET_DATA={data.resolve()} {jupyter} lab notebooks/")
 
 
 def train(data: Path, output: Path, config: Annotated[TrainingConfig, tyro.conf.arg(name="")] = DEFAULTS) -> None:
