@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from giblet.alignment import gap_trs
 from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import p_values, window_null
 from giblet.data import MultimodalDataset
@@ -59,6 +58,36 @@ def voxelwise_correlation(fmri_pred: np.ndarray, fmri: np.ndarray, run: np.ndarr
     return r
 
 
+def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 4096) -> np.ndarray:
+    """Leave-one-out inter-subject correlation: r of each subject over time with the mean of the others.
+
+    The ceiling of single-subject scores where every subject saw the film once. Nastase et al. (2019), SCAN
+    14:667-685. TRs in which a subject was not measured are left out of its r and of the others' mean.
+
+    Parameters
+    ----------
+    dataset : MultimodalDataset with `average=False` and two subjects or more
+
+    Returns
+    -------
+    (n_subjects, n_voxels) float64
+    """
+    if dataset.average or len(dataset.subjects) < 2:
+        raise ValueError("inter-subject correlation needs two subjects or more, and a dataset with average=False.")
+    n_voxels, blocks = dataset.model_dims["n_voxels"], []
+    for start in range(0, n_voxels, block_voxels):
+        fmri = dataset.fmri(slice(start, start + block_voxels))
+        measured = np.isfinite(fmri[:, :, 0])
+        total, count = np.nansum(fmri, axis=0), measured.sum(0)
+        scores = []
+        for own, mine in zip(fmri, measured, strict=True):
+            rows = mine & (count > 1)
+            others = (total[rows] - own[rows]) / (count[rows, None] - 1)
+            scores.append(voxelwise_correlation(own[rows], others, dataset.run[rows]))
+        blocks.append(np.stack(scores))
+    return np.concatenate(blocks, axis=1)
+
+
 def network_table(
     fmri_pred: np.ndarray,
     dataset: MultimodalDataset,
@@ -81,8 +110,8 @@ def network_table(
         `z` = (r - null_mean) / null_sd and `p`.
     """
     held_out = dataset.split_labels[dataset.tr_index] == split
-    gap = gap_trs(dataset.folder.tr)
-    r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, gap, n_permute, random_state, regions.mean)
+    scores = (n_permute, random_state, regions.mean)
+    r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, dataset.gap, *scores)
     table = pd.DataFrame(
         {
             "n_voxels": [int(regions.voxels(name).sum()) for name in regions.names],
@@ -114,6 +143,6 @@ def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, re
 
 
 def _labelled(table: pd.DataFrame, dataset: MultimodalDataset) -> pd.DataFrame:
-    if dataset.folder.simulated:
+    if dataset.simulated:
         table.columns.name = "SIMULATED data"
     return table

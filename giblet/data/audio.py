@@ -1,5 +1,6 @@
 """Sound: movie -> log-mel features per TR, and features -> wav."""
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import av
 import numpy as np
 import torch
 
-from giblet.data.media import write_wav
+from giblet.data import encodec
+from giblet.data.media import first_second, open_movie, write_wav
 
 RATE = 24_000  # samples per second, mono
 N_FFT = 4096
 FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
+_MEL = {"mel_mean": (1, 128), "mel": (32, 64)}  # frames and bands of a TR
+KINDS = (*_MEL, "encodec_latents", "encodec_codes")
 
 
 def mel_filters(n_mels: int, rate: int = RATE, low_hz: float = 40.0, high_hz: float = 10_000.0) -> np.ndarray:
@@ -51,16 +55,19 @@ def mel_power(sound: np.ndarray, rate: int, n_trs: int, tr: float, n_mels: int, 
 
 
 def read_sound(path: str | Path) -> np.ndarray | None:
-    """The first sound track as mono float32 at 24 kHz, placed by its time stamps; None without one."""
-    with av.open(str(path)) as container:
+    """The first sound track as mono float32 at 24 kHz, placed by its time stamps; None without one.
+
+    Any rate and channel layout: 5.1 and stereo are mixed down.
+    """
+    with open_movie(path) as container:
         if not container.streams.audio:
             return None
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
-        parts, end = [], 0
-        for frame in container.decode(audio=0):
+        parts, end, first = [], 0, first_second(container)
+        for frame in itertools.chain(container.decode(audio=0), [None]):  # None empties the resampler
             for piece in resampler.resample(frame):
                 samples = piece.to_ndarray()[0]
-                start = end if piece.pts is None else round(float(piece.pts * piece.time_base) * RATE)
+                start = end if piece.pts is None else round((float(piece.pts * piece.time_base) - first) * RATE)
                 parts += [np.zeros(max(0, start - end), np.float32), samples[max(0, end - start) :]]
                 end = max(end, start + len(samples))
     return np.concatenate(parts)
@@ -68,60 +75,77 @@ def read_sound(path: str | Path) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class AudioProcessor:
-    """Log-mel features of each TR, in SDs of the training TRs.
+    """What is heard in each TR.
 
     Parameters
     ----------
-    n_features : 128 or 2048
-        128: the mean log-mel spectrum of the TR, 128 bands. 2048: 64 bands x 32 frames, which can be
-        turned back into sound.
+    kind : 'mel_mean', 'mel', 'encodec_latents' or 'encodec_codes'
+        'mel_mean': the TR's mean log-mel spectrum, 128 bands. 'mel': 64 bands x 32 frames, which can be turned
+        back into sound. 'encodec_latents': 128 values x 112 frames (at 1.5 s) of the EnCodec model, and
+        'encodec_codes': their names in 8 codebooks, for `MultimodalAutoencoder(use_encodec=True)`.
+    tr : float
+        Repetition time in seconds.
+    codec : str
+        Folder or hub id of EnCodec's weights.
     mean, sd : (n_features,) arrays
-        Of the training TRs; `MultimodalDataset` fills them in.
+        Of the training TRs, which features are expressed in; `MultimodalDataset` fills them in.
     """
 
-    n_features: int = 128
+    kind: str = "mel_mean"
     tr: float = 1.5
+    codec: str = "facebook/encodec_24khz"
     mean: np.ndarray | None = field(default=None, repr=False, compare=False)
     sd: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
-        if self.n_features not in (128, 2048):
-            raise ValueError(
-                f"n_features is {self.n_features}, expected 128 (mean log-mel) or 2048 (64 bands x 32 frames)."
-            )
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}.")
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(n_frames, n_mels) of one TR."""
-        return (1, 128) if self.n_features == 128 else (32, 64)
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one TR's features in `MultimodalDataset`."""
+        if self.kind in _MEL:
+            return (int(np.prod(_MEL[self.kind])),)
+        n_frames = encodec.frames_per_tr(self.tr)
+        return (8, n_frames) if self.kind == "encodec_codes" else (128 * n_frames,)
 
     def features(self, sound: np.ndarray | None, n_trs: int) -> np.ndarray:
-        """Log-mel power of each TR, before standardising: (n_trs, n_features) float32; None counts as silence."""
-        n_frames, n_mels = self.shape
+        """Features of each TR, before standardising: (n_trs, *shape), int16 codes or float32; None is silence."""
         sound = np.zeros(1, np.float32) if sound is None else sound
+        if self.kind not in _MEL:
+            return encodec.encode(sound, n_trs, self.tr, self.codec, codes=self.kind == "encodec_codes")
+        n_frames, n_mels = _MEL[self.kind]
         return np.log(mel_power(sound, RATE, n_trs, self.tr, n_mels, n_frames) + FLOOR).reshape(n_trs, -1)
 
     def features_to_audio(self, features, path: str | Path, n_iter: int = 32, random_state: int = 0) -> None:
-        """Write (n_trs, n_features) standardised features as a mono wav, by Griffin-Lim.
+        """Write (n_trs, *shape) features, in the unit of `MultimodalDataset`, as a mono wav of n_trs * tr seconds.
 
-        Griffin & Lim (1984), IEEE TASSP 32:236-243. 128 features hold no timing within a TR: the wav then
-        holds its mean spectrum.
+        Log-mel features by Griffin-Lim (Griffin & Lim 1984, IEEE TASSP 32:236-243), EnCodec's by its decoder.
+        'mel_mean' holds no timing within a TR: the wav then holds its mean spectrum.
         """
-        log_power = torch.as_tensor(np.asarray(torch.as_tensor(features).float().cpu()))
-        if log_power.ndim != 2 or log_power.shape[1] != self.n_features:
-            raise ValueError(f"features have shape {tuple(log_power.shape)}, expected (n_trs, {self.n_features}).")
-        if self.mean is not None:
-            log_power = log_power * torch.from_numpy(self.sd) + torch.from_numpy(self.mean)
-        n_frames, n_mels = self.shape
+        features = torch.as_tensor(features).detach().cpu()
+        if tuple(features.shape[1:]) != self.shape:
+            raise ValueError(
+                f"features have shape {tuple(features.shape)}, expected (n_trs, {', '.join(map(str, self.shape))})."
+            )
+        if self.mean is not None and self.kind != "encodec_codes":
+            features = features.float() * torch.from_numpy(self.sd) + torch.from_numpy(self.mean)
+        if self.kind in _MEL:
+            sound = self._griffin_lim(features.float(), n_iter, torch.Generator().manual_seed(random_state))
+        else:
+            sound = encodec.decode(features, self.tr, self.codec, codes=self.kind == "encodec_codes")
+        n_samples = round(len(features) * self.tr * RATE)
+        write_wav(path, np.pad(sound, (0, max(0, n_samples - len(sound))))[:n_samples], RATE)
+
+    def _griffin_lim(self, log_power: torch.Tensor, n_iter: int, generator: torch.Generator) -> np.ndarray:
+        n_frames, n_mels = _MEL[self.kind]
         power = (log_power.reshape(-1, n_mels).exp() - FLOOR).clamp(min=0).repeat_interleave(32 // n_frames, dim=0)
         hop = round(self.tr * RATE / 32)
         filters = torch.from_numpy(mel_filters(n_mels))
         spread = filters.T / filters.sum(0).clamp(min=1e-8)[:, None]  # each bin takes its bands' power
         amplitude = (power @ spread.T).sqrt().T * torch.hann_window(N_FFT).sum() / 2
-        sound = _griffin_lim(amplitude, hop, n_iter, torch.Generator().manual_seed(random_state))
-        n_samples = round(len(features) * self.tr * RATE)
-        sound = torch.nn.functional.pad(sound, (hop // 2, max(0, n_samples - len(sound))))[:n_samples]
-        write_wav(path, sound.numpy(), RATE)
+        sound = _griffin_lim(amplitude, hop, n_iter, generator)
+        return torch.nn.functional.pad(sound, (hop // 2, 0)).numpy()
 
 
 def _griffin_lim(amplitude: torch.Tensor, hop: int, n_iter: int, generator: torch.Generator) -> torch.Tensor:

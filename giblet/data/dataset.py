@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from giblet.alignment.splits import SPLITS
+from giblet.alignment.splits import SPLITS, gap_trs
 from giblet.data.audio import AudioProcessor
+from giblet.data.features import STIMULI, Features, features_from_arrays, mean_response
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
-from giblet.data.prepare import prepare
+from giblet.data.prepare import group_mean, prepare, read_manifest
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
+
+FRACTIONS = (0.6, 0.15, 0.25)
 
 
 class MultimodalDataset(Dataset):
@@ -26,18 +29,29 @@ class MultimodalDataset(Dataset):
 
     Parameters
     ----------
-    data_dir : folder with a `dataset.toml`, see data/README.md
+    data_dir : folder, see data/README.md
     subjects : 'all' or list of str
         Names of NIfTI files without their ending.
     split : 'train', 'val', 'test' or 'all'
         'all' is every TR with both stimulus and BOLD, the gaps between the splits included.
     average : bool
         One item a TR, with the mean response of the subjects, instead of one item a subject and TR.
+    context : (before, after)
+        TRs of stimulus around each TR, within its run: widths grow by before + 1 + after, in the order of time.
     video_processor, audio_processor, text_processor : processors
         Kinds and sizes of the features; by default those of the full-size model.
     fractions : (train, val, test)
         Shares of each run, in this order, see `giblet.alignment.split_trs`.
     cache_dir : folder, default `data_dir/cache`
+
+    Attributes
+    ----------
+    tr_index, run : (n_trs,)
+        TR of the movie, over all runs, and run of each TR of the split.
+    split_labels : TRs of the movie
+    present : tuple of str
+        The stimuli there are; others are zeros.
+    mask_img : image of the voxels, None for arrays
 
     Raises
     ------
@@ -52,46 +66,111 @@ class MultimodalDataset(Dataset):
         split: str = "train",
         *,
         average: bool = False,
+        context: tuple[int, int] = (0, 0),
         video_processor: VideoProcessor | None = None,
         audio_processor: AudioProcessor | None = None,
         text_processor: TextProcessor | None = None,
-        fractions: tuple[float, float, float] = (0.6, 0.15, 0.25),
+        fractions: tuple[float, float, float] = FRACTIONS,
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ):
-        if split not in (*SPLITS, "all"):
-            raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)} or all.")
+        _check_choice(split, context)
         self.folder = DataFolder.open(data_dir)
-        tr = self.folder.tr
-        self.video_processor = replace(video_processor or VideoProcessor(), tr=tr)
-        self.text_processor = text_processor or TextProcessor()
-        audio = replace(audio_processor or AudioProcessor(), tr=tr, mean=None, sd=None)
-        self.cache = prepare(
-            self.folder,
-            self.video_processor,
-            audio,
-            self.text_processor,
-            FMRIProcessor(tr),
-            tuple(fractions),
-            Path(cache_dir or self.folder.path / "cache"),
-            progress,
-        )
-        self.subjects = list(self.folder.subjects) if subjects == "all" else list(subjects)
-        unknown = sorted(set(self.subjects) - set(self.folder.subjects))
-        if unknown or not self.subjects:
-            raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {list(self.folder.subjects)}.")
-        self._subject_rows = [list(self.folder.subjects).index(name) for name in self.subjects]
-        self.split, self.average = split, average
-        self.mask_img = nib.load(self.folder.mask)
-        self.audio_processor = replace(audio, mean=self._load("audio_mean"), sd=self._load("audio_sd"))
-        self._video, self._audio, self._text, self._fmri = map(self._load, ("video", "audio", "text", "fmri"))
-        self.split_labels = self._load("split")
-        wanted = self.split_labels != "cropped" if split == "all" else self.split_labels == split
-        self.tr_index = np.flatnonzero(wanted)  # of the movie, over all runs
-        self.run = np.repeat(np.arange(len(self.folder.run_trs)), self.folder.run_trs)[self.tr_index]
+        self.tr, self.simulated = self.folder.tr, self.folder.simulated
+        self.video_processor = replace(video_processor or VideoProcessor(), tr=self.tr)
+        audio = replace(audio_processor or AudioProcessor(), tr=self.tr, mean=None, sd=None)
+        text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
+        fmri = FMRIProcessor(self.tr)
+        cache_dir = Path(cache_dir or self.folder.path / "cache")
+        processors = (self.video_processor, audio, text, fmri)
+        self.cache = prepare(self.folder, *processors, tuple(fractions), tuple(context), cache_dir, progress)
+        manifest = read_manifest(self.cache)
+        self.mask_img = nib.load(self.cache / "mask.nii.gz")
+        self.fmri_processor = replace(fmri, mask_img=self.mask_img)
+        self.audio_processor = replace(audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd"))
+        words = tuple(manifest["annotations"])
+        self.text_processor = replace(text, annotations=words, embeddings=self._saved("embeddings"))
+        self.present = tuple(n for n in STIMULI if n in manifest["present"])
+        self._select(Features.load(self.cache), list(self.folder.subjects), subjects, split, average, context)
 
-    def _load(self, name: str) -> np.ndarray:
-        return np.load(self.cache / f"{name}.npy", mmap_mode="r")
+    @classmethod
+    def from_arrays(
+        cls,
+        video=None,
+        audio=None,
+        text=None,
+        *,
+        fmri,
+        runs: Sequence[int] | None = None,
+        subjects: Sequence[str] | None = None,
+        lag_trs: int = 0,
+        tr: float = 1.5,
+        split: str = "train",
+        average: bool = False,
+        context: tuple[int, int] = (0, 0),
+        fractions: tuple[float, float, float] = FRACTIONS,
+    ) -> "MultimodalDataset":
+        """A data set of features that exist as arrays, of any width.
+
+        Parameters
+        ----------
+        video, audio, text : (n_trs, ...), optional
+            Features of each TR. uint8 video is scaled to 0..1; audio is standardised by its training TRs, unless it
+            holds integer codes. A stimulus that is not given is a column of zeros.
+        fmri : (n_subjects, n_trs, n_voxels) or (n_trs, n_voxels)
+            BOLD, z-scored here within each run by its training TRs. A TR of NaN was not measured.
+        runs : sequence of int
+            TRs of each run; default one run.
+        subjects : sequence of str
+            Their names; default sub-01, sub-02, ...
+        lag_trs : int
+            TRs by which `fmri` lags the stimulus; it is shifted within runs.
+        tr : float
+            Repetition time in seconds, for the gap between splits.
+        split, average, context, fractions
+            As for a folder.
+        """
+        _check_choice(split, context)
+        self = cls.__new__(cls)
+        self.folder, self.cache, self.mask_img, self.tr, self.simulated = None, None, None, tr, False
+        stimuli = {"video": video, "audio": audio, "text": text}
+        self.present = tuple(name for name in STIMULI if stimuli[name] is not None)
+        features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, fractions, context)
+        names = [f"sub-{n + 1:02d}" for n in range(len(features.fmri))] if subjects is None else list(subjects)
+        if len(names) != len(features.fmri):
+            raise ValueError(f"subjects are {names}, expected a name for each of {len(features.fmri)} series of fmri.")
+        self._select(features, names, "all", split, average, context)
+        return self
+
+    def _select(self, features: Features, names: list, subjects, split: str, average: bool, context) -> None:
+        self.subjects = names if isinstance(subjects, str) and subjects == "all" else list(subjects)
+        if set(self.subjects) - set(names) or not self.subjects:
+            raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {names}.")
+        self._features, self.average, self.split_labels = features, average, features.split
+        self._subject_rows = [names.index(name) for name in self.subjects]
+        self._offsets = np.arange(-context[0], context[1] + 1)
+        valid = features.valid[self._subject_rows]
+        wanted = features.split != "cropped" if split == "all" else features.split == split
+        self.tr_index = np.flatnonzero(wanted & valid.any(0))
+        self.run = features.run[self.tr_index]
+        self._items = np.argwhere(valid[:, self.tr_index])  # TRs vary fastest, then subjects
+        if average and self.cache is None:
+            self._fmri_mean = np.concatenate(list(mean_response(features, self._subject_rows)))
+        elif average:
+            self._fmri_mean = group_mean(self.cache, self._subject_rows)
+
+    def __getstate__(self) -> dict:
+        """Travel to a worker process without the memory-mapped mean."""
+        return {name: value for name, value in vars(self).items() if self.cache is None or name != "_fmri_mean"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        if self.average and self.cache is not None:
+            self._fmri_mean = group_mean(self.cache, self._subject_rows)
+
+    def _saved(self, name: str) -> np.ndarray | None:
+        path = self.cache / f"{name}.npy"
+        return np.load(path) if path.is_file() else None
 
     @property
     def n_trs(self) -> int:
@@ -99,52 +178,75 @@ class MultimodalDataset(Dataset):
         return len(self.tr_index)
 
     @property
+    def gap(self) -> int:
+        """TRs that separate the splits: context and hemodynamic response."""
+        return gap_trs(self.tr, len(self._offsets))
+
+    @property
     def model_dims(self) -> dict[str, int]:
         """The arguments that fit a `MultimodalAutoencoder` to this data set."""
-        widths = {
-            "video_dim": self._video,
-            "audio_features": self._audio,
-            "text_dim": self._text,
-            "n_voxels": self._fmri,
-        }
-        return {name: array.shape[-1] for name, array in widths.items()}
+        names = {"video": "video_dim", "audio": "audio_features", "text": "text_dim"}
+        dims = {names[n]: len(self._offsets) * getattr(self._features, n).shape[-1] for n in STIMULI}
+        if self._features.audio.ndim > 2:  # codes
+            del dims["audio_features"]
+            dims |= {"use_encodec": True, "audio_frames_per_tr": self._features.audio.shape[-1]}
+        return dims | {"n_voxels": self._features.fmri.shape[-1]}
 
-    def fmri(self) -> np.ndarray:
-        """The split's responses: (n_trs, n_voxels) if `average`, else (n_subjects, n_trs, n_voxels), float32."""
-        responses = self._fmri[np.ix_(self._subject_rows, self.tr_index)]
-        return responses.mean(0) if self.average else responses
+    def fmri(self, voxels: slice = slice(None)) -> np.ndarray:
+        """The split's responses, float32: (n_trs, n_voxels) if `average`, else (n_subjects, n_trs, n_voxels).
 
-    def train_mean(self, modality: str) -> Tensor:
+        NaN where a subject was not measured.
+        """
+        if self.average:
+            return np.asarray(self._fmri_mean[self.tr_index, voxels])
+        rows = self.tr_index
+        responses = np.stack([self._features.fmri[subject, rows, voxels] for subject in self._subject_rows])
+        responses[~self._features.valid[np.ix_(self._subject_rows, self.tr_index)]] = np.nan
+        return responses
+
+    def train_mean(self, stimulus: str) -> Tensor:
         """Mean of 'video', 'audio' or 'text' over the training TRs, as items give it: (n_features,)."""
-        stored = {"video": self._video, "audio": self._audio, "text": self._text}[modality]
+        stored = getattr(self._features, stimulus)
+        if stored.ndim > 2:
+            raise ValueError(f"{stimulus} holds codes, which have no mean: use features that are amounts.")
         mean = stored[self.split_labels == "train"].mean(0, dtype=np.float32)
-        return torch.from_numpy(mean / (255 if modality == "video" else 1))
+        return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(len(self._offsets))
 
     def __len__(self) -> int:
-        return self.n_trs * (1 if self.average else len(self.subjects))
+        return self.n_trs if self.average else len(self._items)
 
     def __getitem__(self, index: int | Sequence[int]) -> dict[str, Tensor | str | int]:
         """One item, or a whole batch at once for a list of indices; TRs vary fastest, then subjects.
 
         `video` is luminance in 0..1, `audio` in SDs, `text` of unit length, `fmri` in SDs; `tr_index` counts the
-        movie's TRs from 0 over all runs, `subject_id` is the subject's name, or 'mean'.
+        movie's TRs from 0 over all runs, `subject_id` is the subject's name, or 'mean'. A subject's TRs that were
+        not measured are no items.
         """
         indices = np.atleast_1d(np.asarray(index))
         if indices.min() < -len(self) or indices.max() >= len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} items.")
-        subject, position = np.divmod(indices % len(self), self.n_trs)
-        rows = self.tr_index[position]
+        indices = indices % len(self)
         if self.average:
-            fmri, names = self._fmri[np.ix_(self._subject_rows, rows)].mean(0), ["mean"] * len(rows)
+            rows, names = self.tr_index[indices], ["mean"] * len(indices)
+            fmri = self._fmri_mean[rows]
         else:
-            fmri = self._fmri[np.asarray(self._subject_rows)[subject], rows]
-            names = [self.subjects[s] for s in subject]
-        item = {
-            "video": torch.from_numpy(self._video[rows]).float().div_(255),
-            "audio": torch.from_numpy(self._audio[rows]),
-            "text": torch.from_numpy(self._text[rows]),
-            "fmri": torch.from_numpy(fmri),
-            "subject_id": names,
-            "tr_index": torch.from_numpy(rows),
-        }
+            subject, position = self._items[indices].T
+            rows, names = self.tr_index[position], [self.subjects[s] for s in subject]
+            fmri = self._features.fmri[np.asarray(self._subject_rows)[subject], rows]
+        item = {name: self._stimulus(name, rows) for name in STIMULI}
+        item |= {"fmri": torch.from_numpy(fmri), "subject_id": names, "tr_index": torch.from_numpy(rows)}
         return item if np.ndim(index) else {name: value[0] for name, value in item.items()}
+
+    def _stimulus(self, name: str, rows: np.ndarray) -> Tensor:
+        stored = getattr(self._features, name)
+        if stored.ndim > 2:
+            return torch.from_numpy(stored[rows]).long()
+        values = torch.from_numpy(stored[(rows[:, None] + self._offsets).ravel()]).float()
+        return (values.div_(255) if stored.dtype == np.uint8 else values).reshape(len(rows), -1)
+
+
+def _check_choice(split: str, context: tuple[int, int]) -> None:
+    if split not in (*SPLITS, "all"):
+        raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)} or all.")
+    if len(context) != 2 or min(context) < 0:
+        raise ValueError(f"context is {context}, expected TRs (before, after), 0 or more.")

@@ -1,8 +1,9 @@
-"""Writing movies and sound that any player opens."""
+"""Reading and writing movies and sound, through PyAV."""
 
 import itertools
 import wave
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,25 @@ import av
 import numpy as np
 
 from giblet.files import atomic_path
+
+
+@contextmanager
+def open_movie(path: str | Path) -> Iterator[av.container.InputContainer]:
+    """Open a movie for reading; whatever cannot be read is a ValueError that names the file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is missing: name an existing movie.")
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"{path} cannot be read as a movie ({error.strerror}): convert it, to mp4 for example."
+        ) from None
+
+
+def first_second(container: av.container.InputContainer) -> float:
+    """The time stamp at which a file begins: some containers do not start at 0."""
+    return (container.start_time or 0) / av.time_base
 
 
 def write_movie(

@@ -2,24 +2,26 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import av
 import nibabel as nib
 import numpy as np
+from filelock import FileLock
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
-from giblet.alignment import gap_trs, split_trs
-from giblet.data.audio import AudioProcessor, read_sound
-from giblet.data.fmri import FMRIProcessor
+from giblet.data.audio import RATE, AudioProcessor, read_sound
+from giblet.data.features import Features, label_trs, mean_response
+from giblet.data.fmri import BLOCK_TRS, FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
 from giblet.data.text import TextProcessor, read_segments
 from giblet.data.video import VideoProcessor
-from giblet.files import atomic_folder
+from giblet.files import atomic_folder, atomic_path
 
-CACHE_VERSION = 1  # raise it when the same settings no longer give the same arrays
-VOXEL_BLOCK = 8192
+CACHE_VERSION = 2  # raise it when the same settings no longer give the same arrays
 
 
 def prepare(
@@ -29,6 +31,7 @@ def prepare(
     text: TextProcessor,
     fmri: FMRIProcessor,
     fractions: tuple[float, float, float],
+    context: tuple[int, int],
     cache_dir: Path,
     progress: bool = True,
 ) -> Path:
@@ -37,96 +40,207 @@ def prepare(
     Returns
     -------
     Path
-        A folder of `video.npy` (n_trs, video_dim) uint8, `audio.npy` and `text.npy` (n_trs, n_features) float32,
-        `audio_mean.npy`, `audio_sd.npy`, `fmri.npy` (n_subjects, n_trs, n_voxels) float32, `split.npy` (n_trs,)
-        and `manifest.json`. Row i of all of them is TR i of the movie; BOLD has been shifted by the lag. It is
-        named by a hash of every setting and source file and appears only when it is complete.
+        A folder of the arrays of `Features`, `audio_mean.npy`, `audio_sd.npy`, `embeddings.npy`, `mask.nii.gz` and
+        `manifest.json`. It is named by a hash of every setting and source file and appears only when it is complete;
+        one that is damaged or came from elsewhere is prepared anew. Of several processes one prepares and the
+        others wait for it.
     """
-    processors = {"video": video, "audio": audio, "text": text, "fmri": fmri}
-    settings = {name: asdict(processor) for name, processor in processors.items()}
-    settings["audio"] = {name: settings["audio"][name] for name in ("n_features", "tr")}
-    settings |= {"cache_version": CACHE_VERSION, "fractions": fractions, "sources": _sources(folder)}
-    settings |= {name: getattr(folder, name) for name in ("tr", "run_trs", "lag_trs", "text_columns")}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    if not (cache_dir / key / "manifest.json").is_file():
-        with atomic_folder(cache_dir / key) as out:
-            covered = _prepare_video(folder, video, out, progress)
-            usable = [min(n, n_trs - folder.lag_trs) for n, n_trs in zip(covered, folder.run_trs, strict=True)]
-            train = _prepare_split(folder, usable, fractions, out) == "train"
-            _prepare_audio(folder, audio, train, out)
-            segments = read_segments(folder.annotations, folder.text_columns)
-            np.save(out / "text.npy", text.features(segments, sum(folder.run_trs), train))
-            _prepare_fmri(folder, fmri, usable, train, out, progress)
-            cropped = dict(zip(map(str, folder.movies), np.subtract(folder.run_trs, usable).tolist(), strict=True))
-            manifest = {"settings": settings, "cropped_trs": cropped}
-            (out / "manifest.json").write_text(json.dumps(manifest, indent=2))
-            if progress:
-                ends = ", ".join(map(str, cropped.values()))
-                print(f"cropped from the end of each run, where movie or lagged BOLD is missing: {ends} TRs")
-    return cache_dir / key
+    settings = _settings(folder, video, audio, text, fmri, fractions, context)
+    key = _hash(settings)
+    out = cache_dir / key
+    if not _is_whole(out, key):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f".{key}.lock"):
+            if not _is_whole(out, key):
+                for rest in (out, *cache_dir.glob(f".{key}-*")):  # of a process that was killed
+                    shutil.rmtree(rest, ignore_errors=True)
+                _prepare(folder, video, audio, text, fmri, settings, out, progress)
+    return out
 
 
-def _sources(folder: DataFolder) -> dict[str, str]:
-    """A fingerprint of every source file: its size, its time and the hash of its first megabyte."""
+def _prepare(folder, video, audio, text, fmri, settings: dict, out: Path, progress: bool) -> None:
+    said = list(folder.inferred)
+    with atomic_folder(out) as out:
+        covered = _prepare_video(folder, video, out, progress)
+        stop = [min(n, n_trs - folder.lag_trs) for n, n_trs in zip(covered, folder.run_trs, strict=True)]
+        labels = label_trs(
+            folder.run_trs, folder.skip_trs, stop, settings["fractions"], folder.tr, tuple(settings["context"])
+        )
+        np.save(out / "split.npy", labels)
+        np.save(out / "run.npy", np.repeat(np.arange(len(folder.run_trs)), folder.run_trs))
+        cropped = ", ".join(str(n - end) for n, end in zip(folder.run_trs, stop, strict=True))
+        said.append(f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs")
+        silent = _prepare_audio(folder, audio, labels == "train", out)
+        said += [f"{movie} has no sound: trains without audio, as if it were silent" for movie in silent]
+        annotations = _prepare_text(folder, text, labels == "train", out)
+        present = ["video"] + ["audio"] * (len(silent) < len(folder.movies)) + ["text"] * bool(annotations)
+        usable = [slice(run.start, run.start + end) for run, end in zip(folder.runs, stop, strict=True)]
+        said += _prepare_fmri(folder, fmri, usable, labels == "train", out, progress)
+        sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+        versions = {"numpy": np.__version__, "av": av.__version__, "nibabel": nib.__version__}
+        manifest = {"settings": settings, "sizes": sizes, "versions": versions, "said": said}
+        manifest |= {"present": present, "annotations": annotations}
+        (out / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    if progress:
+        print("\n".join(said))
+
+
+def read_manifest(cache: Path) -> dict:
+    """Settings, sizes, versions, annotations, and what was said while preparing."""
+    return json.loads((cache / "manifest.json").read_text())
+
+
+def group_mean(cache: Path, subjects: list[int]) -> np.ndarray:
+    """Mean response over the valid ones of some subjects, (n_trs, n_voxels) float32, memory-mapped; 0 where none is.
+
+    Computed once for each choice of subjects and kept in the cache.
+    """
+    path = cache / f"mean-{_hash(subjects)}.npy"
+    if not path.is_file():
+        features = Features.load(cache)
+        with atomic_path(path) as temporary, npy_writer(temporary, features.fmri.shape[1:]) as write:
+            for block in mean_response(features, subjects):
+                write(block)
+    return np.load(path, mmap_mode="r")
+
+
+def _settings(folder, video, audio, text, fmri, fractions, context) -> dict:
+    processors = {"video": asdict(video), "audio": {"kind": audio.kind, "tr": audio.tr, "codec": audio.codec}}
+    processors |= {"text": {"model": text.model, "n_features": text.n_features}, "fmri": {"tr": fmri.tr}}
+    names = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
     files = [*folder.movies, folder.annotations, folder.mask, *folder.subjects.values()]
-    fingerprints = {}
-    for file in files:
-        stat = file.stat()
-        with file.open("rb") as opened:
-            digest = hashlib.sha256(opened.read(2**20)).hexdigest()[:16]
-        fingerprints[file.name] = f"{stat.st_size}-{stat.st_mtime_ns}-{digest}"
-    return fingerprints
+    files += [file for name in (audio.codec, text.model) if name for file in sorted(Path(name).glob("**/*"))]  # weights
+    sources = {str(file): _fingerprint(file) for file in filter(None, files) if file.is_file()}
+    return {
+        "cache_version": CACHE_VERSION,
+        **{name: getattr(folder, name) for name in names},
+        **processors,
+        "fractions": list(fractions),
+        "context": list(context),
+        "sources": {name.removeprefix(f"{folder.path}/"): value for name, value in sources.items()},
+    }
 
 
-def _runs(folder: DataFolder) -> list[slice]:
-    stops = np.cumsum(folder.run_trs).tolist()
-    return [slice(stop - n_trs, stop) for stop, n_trs in zip(stops, folder.run_trs, strict=True)]
+def _fingerprint(file: Path) -> str:
+    """A file's size, its time and the hash of its first megabyte."""
+    stat = file.stat()
+    with file.open("rb") as opened:
+        digest = hashlib.sha256(opened.read(2**20)).hexdigest()[:16]
+    return f"{stat.st_size}-{stat.st_mtime_ns}-{digest}"
+
+
+def _hash(settings) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_whole(cache: Path, key: str) -> bool:
+    """Whether a cache is what its name says, with every file at its full size."""
+    try:
+        manifest = read_manifest(cache)
+        sizes = {name: (cache / name).stat().st_size for name in manifest["sizes"]}
+        return _hash(manifest["settings"]) == key and sizes == manifest["sizes"]
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _movies(folder: DataFolder) -> list[tuple[Path, list[slice]]]:
+    """Each movie with the runs it holds."""
+    if len(folder.movies) == 1:
+        return [(folder.movies[0], folder.runs)]
+    return [(movie, [run]) for movie, run in zip(folder.movies, folder.runs, strict=True)]
 
 
 def _prepare_video(folder: DataFolder, video: VideoProcessor, out: Path, progress: bool) -> list[int]:
     shape = (sum(folder.run_trs), video.video_dim)
-    features = open_memmap(out / "video.npy", "w+", np.uint8, shape)
+    features, covered = open_memmap(out / "video.npy", "w+", np.uint8, shape), []
     with tqdm(total=shape[0], desc="movie", unit="TR", disable=not progress) as bar:
-        covered = [
-            video.fill(movie, features[run], tick=bar.update)
-            for movie, run in zip(folder.movies, _runs(folder), strict=True)
-        ]
+        for movie, runs in _movies(folder):
+            start = runs[0].start
+            n_trs = start + video.fill(movie, features[start : runs[-1].stop], tick=bar.update)
+            covered += [min(max(n_trs - run.start, 0), run.stop - run.start) for run in runs]
     features.flush()
     return covered
 
 
-def _prepare_split(folder: DataFolder, usable: list[int], fractions: tuple, out: Path) -> np.ndarray:
-    labels = np.full(sum(folder.run_trs), "cropped", dtype="<U7")
-    kept = split_trs(usable, fractions, gap_trs(folder.tr))
-    for run, block in zip(_runs(folder), np.split(kept, np.cumsum(usable)[:-1]), strict=True):
-        labels[run.start : run.start + len(block)] = block
-    np.save(out / "split.npy", labels)
-    return labels
-
-
-def _prepare_audio(folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path) -> None:
-    runs = zip(folder.movies, folder.run_trs, strict=True)
-    features = np.concatenate([audio.features(read_sound(movie), n_trs) for movie, n_trs in runs])
-    mean, sd = features[train].mean(0), features[train].std(0)
-    sd = np.where(sd > 1e-6, sd, 1).astype(np.float32)  # a silent band stays 0
+def _prepare_audio(folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path) -> list[Path]:
+    """Write the features; return the movies without sound."""
+    features, silent = [], []
+    for movie, runs in _movies(folder):
+        sound = read_sound(movie)
+        if sound is None:
+            silent.append(movie)
+        for run in runs:
+            start, stop = (round((edge - runs[0].start) * folder.tr * RATE) for edge in (run.start, run.stop))
+            features.append(audio.features(None if sound is None else sound[start:stop], run.stop - run.start))
+    features = np.concatenate(features)
+    if features.dtype == np.int16:  # codes are names, not amounts
+        np.save(out / "audio.npy", features)
+        return silent
+    mean, sd = features[train].mean(0, dtype=np.float64), features[train].std(0, dtype=np.float64)
+    sd = np.where(sd > 1e-6, sd, 1)  # a silent band stays 0
     for name, array in {"audio": (features - mean) / sd, "audio_mean": mean, "audio_sd": sd}.items():
-        np.save(out / f"{name}.npy", array)
+        np.save(out / f"{name}.npy", array.astype(np.float32))
+    return silent
+
+
+def _prepare_text(folder: DataFolder, text: TextProcessor, train: np.ndarray, out: Path) -> list[str]:
+    if folder.annotations is None:
+        np.save(out / "text.npy", np.zeros((len(train), 1), np.float32))
+        return []
+    segments = read_segments(folder.annotations, folder.text_columns, folder.run_trs)
+    embeddings = text.embed(segments, train)
+    np.save(out / "embeddings.npy", embeddings)
+    np.save(out / "text.npy", text.features(segments, embeddings, len(train)))
+    return [segment.text for segment in segments]
 
 
 def _prepare_fmri(
-    folder: DataFolder, fmri: FMRIProcessor, usable: list[int], train: np.ndarray, out: Path, progress: bool
+    folder: DataFolder, fmri: FMRIProcessor, usable: list[slice], train: np.ndarray, out: Path, progress: bool
+) -> list[str]:
+    """Read every subject once into a copy of the template's voxels, find the shared mask, then z-score into it."""
+    first = nib.load(next(iter(folder.subjects.values())))
+    mask_img = template_mask(first) if folder.mask is None else nib.load(folder.mask)
+    lagged = np.zeros(len(train), bool)  # training TRs in the file's own TRs
+    lagged[folder.lag_trs :] = train[: len(train) - folder.lag_trs]
+    scans = {}
+    with tqdm(total=len(folder.subjects) * len(train), desc="brains", unit="TR", disable=not progress) as bar:
+        for name, path in folder.subjects.items():
+            scans[name] = fmri.scan(path, mask_img, folder.runs, lagged, out / f"{name}.raw.npy", bar.update)
+    shared = np.all([scan.voxels for scan in scans.values()], axis=0)
+    if not shared.any():
+        worst = min(scans, key=lambda name: scans[name].voxels.sum())
+        raise ValueError(
+            f"no voxel is finite and varies in every subject, {folder.subjects[worst]} has "
+            f"{scans[worst].voxels.sum()}: mend the mask or leave the subject out."
+        )
+    mask = np.zeros(mask_img.shape, np.uint8)
+    mask[np.asarray(mask_img.dataobj) > 0] = shared
+    nib.save(nib.Nifti1Image(mask, mask_img.affine), out / "mask.nii.gz")
+    _standardize(scans, shared, usable, folder, out)
+    said = [f"{shared.sum()} of {len(shared)} voxels are finite and vary in every subject"]
+    for name, scan in scans.items():
+        if (n_invalid := int((~scan.trs).sum())) > 0:
+            said.append(f"{folder.subjects[name]}: {n_invalid} TRs are constant or not finite and left out")
+    return said
+
+
+def _standardize(
+    scans: dict[str, Scan], shared: np.ndarray, usable: list[slice], folder: DataFolder, out: Path
 ) -> None:
-    mask_img = nib.load(folder.mask)
-    n_trs, n_voxels = sum(folder.run_trs), int((np.asarray(mask_img.dataobj) > 0).sum())
-    aligned = open_memmap(out / "fmri.npy", "w+", np.float32, (len(folder.subjects), n_trs, n_voxels))
-    with tqdm(total=len(folder.subjects) * n_trs, desc="brains", unit="TR", disable=not progress) as bar:
-        for subject, path in zip(aligned, folder.subjects.values(), strict=True):
-            fmri.fill(path, mask_img, subject, bar.update)
-            for run, n_usable in zip(_runs(folder), usable, strict=True):
-                rows = slice(run.start, run.start + n_usable)
-                lagged = slice(rows.start + folder.lag_trs, rows.stop + folder.lag_trs)
-                for start in range(0, n_voxels, VOXEL_BLOCK):
-                    block = slice(start, start + VOXEL_BLOCK)
-                    subject[rows, block] = fmri.standardize(subject[lagged, block], train[rows])
-                subject[rows.stop : run.stop] = 0
-    aligned.flush()
+    """Write `fmri.npy` and `valid.npy`; rows without BOLD are 0."""
+    n_trs, columns = sum(folder.run_trs), np.flatnonzero(shared)
+    valid = np.zeros((len(scans), n_trs), bool)
+    with npy_writer(out / "fmri.npy", (len(scans), n_trs, len(columns))) as write:
+        for (name, scan), trs in zip(scans.items(), valid, strict=True):
+            raw = np.load(out / f"{name}.raw.npy", mmap_mode="r")
+            for index, (run, rows) in enumerate(zip(folder.runs, usable, strict=True)):
+                mean, sd = scan.mean[index, columns], scan.sd[index, columns]
+                trs[rows] = scan.trs[rows.start + folder.lag_trs : rows.stop + folder.lag_trs]
+                for start in range(rows.start, rows.stop, BLOCK_TRS):
+                    block = slice(start, min(start + BLOCK_TRS, rows.stop))
+                    bold = raw[block.start + folder.lag_trs : block.stop + folder.lag_trs][:, columns]
+                    write(np.where(trs[block, None], (bold - mean) / sd, 0).astype(np.float32))
+                write(np.zeros((run.stop - rows.stop, len(columns)), np.float32))
+            del raw
+            (out / f"{name}.raw.npy").unlink()
+    np.save(out / "valid.npy", valid)

@@ -231,7 +231,7 @@ def planted_signal(columns: dict, weights: dict, networks: Regions) -> np.ndarra
 
 
 def _noise(n_trs: int, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Autocorrelated (AR .4) noise, half of it spatially smooth, (n_trs, n_voxels) of SD about 1."""
+    """Autocorrelated (AR .4) noise, half of it spatially smooth, (n_trs, n_voxels) of SD about 1.2."""
     white = rng.standard_normal((n_trs + 20, *mask.shape), dtype=np.float32)
     smooth = gaussian_filter(white, (0, 1, 1, 1))[:, mask]
     noise = (white[:, mask] + smooth / smooth.std()) * np.sqrt(0.5)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import torch
 
-from giblet.data.media import write_movie
+from giblet.data.media import first_second, open_movie, write_movie
 
 SOURCE_FPS = 25  # frame_skip counts frames of a 25 fps film, whatever the file's own rate
 ROUNDING = 1e-6  # seconds; a frame that starts at a sample time is the one taken
@@ -16,7 +16,7 @@ ROUNDING = 1e-6  # seconds; a frame that starts at a sample time is the one take
 
 @dataclass(frozen=True)
 class VideoProcessor:
-    """Luminance of the frames within each TR.
+    """The frames within each TR, as luminance or colour.
 
     Parameters
     ----------
@@ -24,6 +24,8 @@ class VideoProcessor:
         Size to which frames are scaled.
     frame_skip : int
         One frame in `frame_skip` of a 25 fps film is kept: 2 gives 18 frames in a TR of 1.5 s.
+    colour : bool
+        Red, green and blue of every pixel instead of its luminance.
     tr : float
         Repetition time in seconds.
     """
@@ -31,6 +33,7 @@ class VideoProcessor:
     height: int = 90
     width: int = 160
     frame_skip: int = 2
+    colour: bool = False
     tr: float = 1.5
 
     @property
@@ -39,22 +42,28 @@ class VideoProcessor:
         return int(self.tr * SOURCE_FPS / self.frame_skip + 1e-9)
 
     @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """(height, width), or (height, width, 3) in colour."""
+        return (self.height, self.width, 3) if self.colour else (self.height, self.width)
+
+    @property
     def video_dim(self) -> int:
-        """Values in one TR: n_frames x height x width."""
-        return self.n_frames * self.height * self.width
+        """Values in one TR: n_frames x height x width, times 3 in colour."""
+        return self.n_frames * int(np.prod(self.frame_shape))
 
     def sample_times(self, n_trs: int) -> np.ndarray:
         """Seconds at which frames are taken: (n_trs * n_frames,), frame k of TR i at i * tr + k * frame_skip / 25."""
         within = np.arange(self.n_frames) * self.frame_skip / SOURCE_FPS
         return (np.arange(n_trs)[:, None] * self.tr + within).ravel()
 
-    def fill(self, path: str | Path, features: np.ndarray, start: float = 0.0, tick: Callable = lambda n: None) -> int:
+    def fill(self, path: str | Path, features: np.ndarray, tick: Callable = lambda n: None) -> int:
         """Write the frames of a movie into `features` (n_trs, video_dim) uint8, in place.
+
+        Frames are placed by their time stamps, whatever the file's rate, constant or not, and turned as its
+        display matrix says.
 
         Parameters
         ----------
-        start : float
-            Second of the movie at which TR 0 begins.
         tick : callable
             Called with the number of TRs done since the last call.
 
@@ -62,35 +71,30 @@ class VideoProcessor:
         -------
         int
             TRs the movie covers; `features` beyond them are left alone.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the file cannot be read or holds no pictures.
         """
-        frames = features.reshape(-1, self.height, self.width)
-        times = self.sample_times(len(features)) + start + ROUNDING
+        frames = features.reshape(-1, *self.frame_shape)
+        times = self.sample_times(len(features)) + ROUNDING
         done = 0
-        for until, picture in self._pictures(path):
+        for until, picture in _pictures(path):
             stop = done + int(np.searchsorted(times[done:], until, side="left"))
             if stop > done:  # the picture on screen at every sample time before the next one
-                frames[done:stop] = picture.reformat(self.width, self.height, format="gray").to_ndarray()
+                frames[done:stop] = self._scaled(picture)
                 tick(stop // self.n_frames - done // self.n_frames)
             done = stop
             if done == len(times):
                 break
         return done // self.n_frames
 
-    @staticmethod
-    def _pictures(path: str | Path) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield each decoded frame with the time at which the next one replaces it."""
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} holds no pictures, expected a movie: name another file in dataset.toml.")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            previous = None
-            for frame in container.decode(stream):
-                if previous is not None:
-                    yield frame.time, previous
-                previous = frame
-            if previous is not None:
-                yield previous.time + 1 / float(stream.average_rate or SOURCE_FPS), previous
+    def _scaled(self, picture: av.VideoFrame) -> np.ndarray:
+        quarters = round(picture.rotation / 90) % 4  # counter-clockwise
+        width, height = (self.height, self.width) if quarters % 2 else (self.width, self.height)
+        scaled = picture.reformat(width, height, format="rgb24" if self.colour else "gray").to_ndarray()
+        return np.rot90(scaled, quarters)
 
     def features_to_video(self, features, path: str | Path) -> None:
         """Write (n_trs, video_dim) values in 0..1 as an mp4 that lasts n_trs * tr seconds.
@@ -101,8 +105,25 @@ class VideoProcessor:
         if features.ndim != 2 or features.shape[1] != self.video_dim:
             raise ValueError(
                 f"features have shape {tuple(features.shape)}, expected (n_trs, {self.video_dim}) for "
-                f"{self.n_frames} frames of {self.height} x {self.width}."
+                f"{self.n_frames} frames of {' x '.join(map(str, self.frame_shape))}."
             )
         pixels = (features.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-        frames = pixels.reshape(-1, self.height, self.width).numpy()
-        write_movie(path, frames, self.n_frames / self.tr)
+        write_movie(path, pixels.reshape(-1, *self.frame_shape).numpy(), self.n_frames / self.tr)
+
+
+def _pictures(path: str | Path) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield each decoded frame with the second at which the next one replaces it."""
+    with open_movie(path) as container:
+        if not container.streams.video:
+            raise ValueError(f"{path} holds no pictures, expected a movie: name another file in dataset.toml.")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        duration, start = 1 / float(stream.average_rate or SOURCE_FPS), first_second(container)
+        time, previous = -duration, None
+        for frame in container.decode(stream):
+            time = time + duration if frame.time is None else frame.time - start
+            if previous is not None:
+                yield time, previous
+            previous = frame
+        if previous is not None:
+            yield time + duration, previous

@@ -80,7 +80,7 @@ def plot_prediction(
         The held-out split.
     """
     figure = Figure(figsize=(10, 8))
-    simulated = "SIMULATED data: " if dataset.folder.simulated else ""
+    simulated = "SIMULATED data: " if dataset.simulated else ""
     figure.text(0.5, 0.97, f"{simulated}stills of the held-out film, as the model sees them", ha="center", size=12)
     video, shown = dataset.video_processor, np.linspace(0, dataset.n_trs - 1, n_stills).astype(int)
     for position, index in enumerate(shown):
@@ -100,6 +100,14 @@ def plot_prediction(
     plot_surface(voxel_image(r, dataset.mask_img), figure, bottom=0.5, height=0.26, threshold=0.2, vmax=0.6)
     networks = plot_network_table(table, planted, figure.add_axes((0.36, 0.07, 0.61, 0.38)))
     networks.set_title(f"{simulated}held-out r by network", x=0.14)
+    return figure
+
+
+def plot_map(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float) -> Figure:
+    """One map of (n_voxels,) values on the cortical surface, from four sides."""
+    figure = Figure(figsize=(10, 2.9))
+    figure.suptitle(title, fontsize="medium")
+    plot_surface(voxel_image(values, mask_img), figure, bottom=0.08, height=0.7, threshold=threshold, vmax=vmax)
     return figure
 
 

@@ -3,7 +3,13 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
-from giblet.analysis.prediction import knock_out_table, network_table, predict_fmri, voxelwise_correlation
+from giblet.analysis.prediction import (
+    inter_subject_correlation,
+    knock_out_table,
+    network_table,
+    predict_fmri,
+    voxelwise_correlation,
+)
 from giblet.analysis.regions import seitzman_networks
 from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.models import MultimodalAutoencoder
@@ -69,6 +75,30 @@ def test_a_dropped_modality_is_its_training_mean(data, model):
     assert np.allclose(predict_fmri(model, data["test"], drop=["audio"])[3], direct[0], atol=1e-5)
     everything = predict_fmri(model, data["test"], drop=["video", "audio", "text"])
     assert np.allclose(everything, everything[0], atol=1e-6)
+
+
+def test_inter_subject_correlation_against_a_loop(rng):
+    """Three subjects, one of them not measured for a while, in two runs."""
+    fmri = rng.standard_normal((3, 160, 5)) + rng.standard_normal((160, 5))
+    fmri[1, 60:75] = np.nan
+    data = MultimodalDataset.from_arrays(text=np.ones((160, 1)), fmri=fmri, runs=[80, 80], split="all")
+    isc = inter_subject_correlation(data, block_voxels=2)
+    series = data.fmri().astype(np.float64)
+    for subject in range(3):
+        others = np.nanmean(np.delete(series, subject, axis=0), axis=0)
+        for voxel in range(5):
+            r = []
+            for rows in (np.arange(80), np.arange(80, 160)):
+                rows = rows[np.isfinite(series[subject, rows, voxel])]
+                r.append((len(rows), pearsonr(series[subject, rows, voxel], others[rows, voxel])[0]))
+            assert isc[subject, voxel] == pytest.approx(np.average([x for _, x in r], weights=[n for n, _ in r]))
+
+
+def test_inter_subject_correlation_needs_subjects(rng):
+    fmri = rng.standard_normal((2, 80, 3))
+    for settings in ({"fmri": fmri, "average": True}, {"fmri": fmri[0]}):
+        with pytest.raises(ValueError, match="needs two subjects or more"):
+            inter_subject_correlation(MultimodalDataset.from_arrays(text=np.ones((80, 1)), **settings))
 
 
 def test_table_of_a_planted_response(data, rng):

@@ -1,6 +1,7 @@
 import wave
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from scipy.signal import get_window
@@ -56,7 +57,7 @@ def test_each_tr_hears_its_own_sound():
 
 
 def test_no_sound_is_silence():
-    assert np.allclose(AudioProcessor(2048).features(None, 3), np.log(FLOOR), atol=1e-5)
+    assert np.allclose(AudioProcessor("mel").features(None, 3), np.log(FLOOR), atol=1e-5)
 
 
 @pytest.mark.parametrize("tr", [1.5, 0.71, 2.0])
@@ -64,7 +65,7 @@ def test_long_sound_does_not_drift(tr):
     """A click in TR 400 is heard in TR 400, at any TR."""
     sound = np.zeros(round(402 * tr * RATE), np.float32)
     sound[round(400.5 * tr * RATE)] = 1
-    assert AudioProcessor(128, tr).features(sound, 402).sum(1).argmax() == 400
+    assert AudioProcessor("mel_mean", tr).features(sound, 402).sum(1).argmax() == 400
 
 
 def test_sound_of_a_movie(tmp_path):
@@ -84,12 +85,12 @@ def test_movie_without_sound(tmp_path):
     assert read_sound(tmp_path / "movie.mp4") is None
 
 
-@pytest.mark.parametrize("n_features", [128, 2048])
-def test_written_sound_sounds_alike(tmp_path, n_features):
+@pytest.mark.parametrize("kind", ["mel_mean", "mel"])
+def test_written_sound_sounds_alike(tmp_path, kind):
     """Out and in again: the wav has the length and the log-mel features it was made from."""
     swell = 0.1 + 0.25 * (1 + np.sin(2 * np.pi * np.arange(round(9 * RATE)) / RATE / 3)).astype(np.float32)
     sound = swell * (tone(500, 9) + 0.4 * tone(1700, 9)) / 1.4
-    processor = AudioProcessor(n_features)
+    processor = AudioProcessor(kind)
     features = processor.features(sound, 6)
     mean, sd = features.mean(0), features.std(0) + 0.1
     processor = replace(processor, mean=mean, sd=sd)
@@ -105,14 +106,16 @@ def test_written_sound_sounds_alike(tmp_path, n_features):
 def test_same_seed_same_sound(tmp_path, rng):
     features = rng.standard_normal((2, 2048))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        AudioProcessor(2048).features_to_audio(features, tmp_path / f"{name}.wav", n_iter=2, random_state=seed)
+        AudioProcessor("mel").features_to_audio(features, tmp_path / f"{name}.wav", n_iter=2, random_state=seed)
     a, b, c = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
     assert a == b != c
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"n_features is 100, expected 128 \(mean log-mel\) or 2048"):
-        AudioProcessor(100)
+    with pytest.raises(
+        ValueError, match="kind is 'fft', expected one of mel_mean, mel, encodec_latents, encodec_codes"
+    ):
+        AudioProcessor("fft")
     with pytest.raises(ValueError, match=r"shape \(3, 64\), expected \(n_trs, 128\)"):
         AudioProcessor().features_to_audio(np.zeros((3, 64)), tmp_path / "a.wav")
     assert list(tmp_path.iterdir()) == []
@@ -122,3 +125,36 @@ def test_wav_is_clipped_not_wrapped(tmp_path):
     write_wav(tmp_path / "a.wav", np.array([-2.0, 0, 2.0]))
     with wave.open(str(tmp_path / "a.wav")) as file:
         assert np.frombuffer(file.readframes(3), "<i2").tolist() == [-32767, 0, 32767]
+
+
+@pytest.mark.parametrize("name", ["big_buck_bunny_30s.webm", "big_buck_bunny_5s_surround.mp4"])
+def test_real_sound_comes_back(real_data, tmp_path, name):
+    """Vorbis stereo and AAC 5.1: the wav is as long as its TRs, and its envelope follows the film's."""
+    sound, processor = read_sound(real_data / "video" / name), AudioProcessor("mel")
+    n_trs = int(len(sound) / RATE / 1.5 + 0.01)
+    processor.features_to_audio(processor.features(sound, n_trs), tmp_path / "a.wav")
+    back = read_sound(tmp_path / "a.wav")
+    assert len(back) == n_trs * 1.5 * RATE
+
+    def envelope(samples):  # level in pieces of a tenth of a second
+        return np.log(np.sqrt(np.mean(samples[: n_trs * 36_000].reshape(-1, 2400) ** 2, axis=1)) + 1e-3)
+
+    assert np.corrcoef(envelope(np.pad(sound, (0, len(back)))), envelope(back))[0, 1] > 0.9
+
+
+def test_mono_of_any_layout_and_rate(tmp_path):
+    """A tone on every channel, at any rate, is the same tone in mono."""
+    for layout, rate in (("mono", 16_000), ("stereo", 44_100), ("5.1", 48_000)):
+        with av.open(str(tmp_path / "a.mp4"), "w") as container:
+            stream = container.add_stream("aac", rate=rate, layout=layout)
+            time = np.arange(3 * rate) / rate
+            samples = np.repeat(0.3 * np.sin(2 * np.pi * 440 * time, dtype=np.float32)[None], stream.channels, axis=0)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+            frame.sample_rate = rate
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        heard = read_sound(tmp_path / "a.mp4")
+        assert len(heard) == pytest.approx(3 * RATE, abs=0.1 * RATE)
+        middle = heard[RATE : 2 * RATE]
+        assert np.abs(np.fft.rfft(middle)).argmax() == 440
+        assert np.sqrt(np.mean(middle**2)) > 0.1

@@ -37,8 +37,8 @@ def test_video_and_text_are_those_of_the_processors(open_split, simulated, tiny_
     data = open_split("all")
     frames = np.zeros((64, tiny_video.video_dim), np.uint8)
     tiny_video.fill(simulated / "movie_run-1.mp4", frames)
-    segments = read_segments(simulated / "annotations.xlsx", ["Narration"])
-    text = TextProcessor().features(segments, 126, data.split_labels == "train")
+    segments = read_segments(simulated / "annotations.xlsx", ["Narration"], (64, 62))
+    text = TextProcessor().features(segments, TextProcessor().embed(segments, data.split_labels == "train"), 126)
     for index in (0, 30, 60):
         assert torch.equal(data[index]["video"], torch.from_numpy(frames[index]).float() / 255)
         assert torch.equal(data[index]["text"], torch.from_numpy(text[index]))
@@ -133,25 +133,25 @@ def test_prepared_once(open_split, simulated):
     assert open_split("val").cache == cache
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == stamps
     assert json.loads((cache / "manifest.json").read_text())["settings"]["lag_trs"] == 3
-    assert not list((simulated / "cache").glob(".*"))
+    assert {path.suffix for path in (simulated / "cache").glob(".*")} == {".lock"}
 
 
 def test_other_settings_are_another_cache(open_split, tiny_video):
     settings = (
         {},
         {"video_processor": replace(tiny_video, frame_skip=2)},
-        {"audio_processor": AudioProcessor(2048)},
-        {"text_processor": TextProcessor(64)},
+        {"audio_processor": AudioProcessor("mel")},
+        {"text_processor": TextProcessor(n_features=64)},
         {"fractions": (0.5, 0.2, 0.3)},
     )
     assert len({open_split(**changed).cache for changed in settings}) == len(settings)
 
 
 def test_interrupted_preparation_is_not_read(open_split, tmp_path, monkeypatch):
-    monkeypatch.setattr(TextProcessor, "features", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(TextProcessor, "embed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         open_split(cache_dir=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
     monkeypatch.undo()
     assert np.isfinite(open_split(cache_dir=tmp_path).fmri()).all()
 

@@ -33,7 +33,8 @@ def test_a_whole_folder(folder):
 
 
 def test_nothing_is_planted_in_real_data(folder):
-    edit(folder, "[simulation]", "[other]")
+    description = folder / "dataset.toml"
+    description.write_text(description.read_text().split("[simulation]")[0])
     assert DataFolder.open(folder).planted == {}
 
 
@@ -65,7 +66,7 @@ def test_missing_file(folder, name):
 def test_no_subjects(folder):
     for path in folder.glob("sub-*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no file like 'sub-\*\.nii\.gz': mend 'fmri'"):
+    with pytest.raises(FileNotFoundError, match=r"holds no file like 'sub-\*\.nii\.gz', expected one a subject: mend"):
         DataFolder.open(folder)
 
 

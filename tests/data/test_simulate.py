@@ -33,9 +33,8 @@ def test_same_seed_same_files(tmp_path):
     volumes = [np.asarray(nib.load(path / "sub-01.nii.gz").dataobj) for path in (one, again, other)]
     assert np.array_equal(volumes[0], volumes[1])
     assert not np.array_equal(volumes[0], volumes[2])
-    assert read_segments(one / "annotations.xlsx", ["Narration"]) == read_segments(
-        again / "annotations.xlsx", ["Narration"]
-    )
+    sheets = [read_segments(path / "annotations.xlsx", ["Narration"], (12, 8)) for path in (one, again)]
+    assert sheets[0] == sheets[1]
 
 
 def test_written_once(tmp_path):
@@ -72,7 +71,7 @@ def test_default_folder(tmp_path, monkeypatch):
 
 
 def test_sheet_covers_the_film_scene_by_scene(simulated):
-    segments = read_segments(simulated / "annotations.xlsx", ["Narration"])
+    segments = read_segments(simulated / "annotations.xlsx", ["Narration"], (64, 62))
     assert segments[0].start == 0
     assert segments[-1].stop == 126
     assert all(a.stop == b.start for a, b in pairwise(segments))
@@ -88,7 +87,7 @@ def regressors(folder: DataFolder, run: int) -> dict[str, np.ndarray]:
     frames = np.zeros((n_trs, video.video_dim), np.uint8)
     video.fill(folder.movies[run], frames)
     meaning, first = np.zeros((n_trs, len(MEANINGS))), sum(folder.run_trs[:run])
-    for segment in read_segments(folder.annotations, folder.text_columns):
+    for segment in read_segments(folder.annotations, folder.text_columns, folder.run_trs):
         column = next(i for i, verbs in enumerate(MEANINGS.values()) if any(verb in segment.text for verb in verbs))
         meaning[max(0, segment.start - first) : max(0, segment.stop - first), column] = 1
     log_mel = AudioProcessor().features(read_sound(folder.movies[run]), n_trs)

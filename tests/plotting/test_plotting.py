@@ -1,16 +1,21 @@
+import base64
 import io
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from giblet.analysis.prediction import network_table
 from giblet.analysis.regions import seitzman_networks
 from giblet.data import MultimodalDataset, VideoProcessor
+from giblet.data.audio import read_sound
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.architecture import plot_architecture
+from giblet.plotting.data import embed_clip, plot_lag_curve, plot_networks, plot_split, plot_words
 from giblet.plotting.prediction import plot_knock_out, plot_network_table, plot_prediction, voxel_image
 from giblet.plotting.training import LossPlot, plot_history
 
@@ -119,3 +124,58 @@ def test_architecture_names_every_layer():
     numbers = ("2A", "2B", "2C", "4", "5", "6", "8", "9", "10", "11", "12A", "12B", "12C")
     assert all(f"Layer {number}" in shown for number in numbers)
     assert f"{model.parameter_count():,} parameters" in shown
+
+
+def shape_of(clip: bytes, tmp_path) -> tuple[int, int, float]:
+    (tmp_path / "clip.mp4").write_bytes(clip)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        stream = container.streams.video[0]
+        return stream.width, stream.height, container.duration / av.time_base
+
+
+def test_embedded_clip(simulated, tmp_path):
+    video = embed_clip(simulated / "movie_run-1.mp4", seconds=3.0, width=128)
+    width, height, seconds = shape_of(
+        base64.b64decode(video.data) if isinstance(video.data, str) else video.data, tmp_path
+    )
+    assert (width, height) == (128, 72)
+    assert seconds == pytest.approx(3.0, abs=0.1)
+    assert read_sound(tmp_path / "clip.mp4").std() > 0.001
+
+
+def test_words_under_stills(test_split):
+    trs = test_split.tr_index[[0, 3]]
+    figure = plot_words(test_split, trs)
+    for ax, index in zip(figure.axes, (0, 3), strict=True):
+        item = test_split[index]
+        assert np.array_equal(ax.images[0].get_array(), item["video"].reshape(-1, 9, 16)[0])
+        ((words, _),) = test_split.text_processor.features_to_text(item["text"][None])[0]
+        assert ax.get_xlabel().replace("\n", " ") == words
+    assert "SIMULATED data" in texts(figure)
+
+
+def test_networks_have_their_colours(test_split):
+    """Every named network is on the surface in its own colour, and only there."""
+    regions = seitzman_networks(test_split.mask_img)
+    names = ["Visual", "DefaultMode"]
+    both, one = (drawn(plot_networks(regions, test_split.mask_img, n, "SIMULATED")) for n in (names, names[:1]))
+    blue, orange = (np.abs(both[..., :3] - to_rgb(colour)).max(-1) < 0.1 for colour in ("C0", "C1"))
+    assert 0.002 < blue.mean() < 0.2
+    assert 0.002 < orange.mean() < 0.3
+    assert np.abs(one[..., :3] - to_rgb("C1")).max(-1).min() > 0.1
+
+
+def test_lag_curve_lines():
+    figure = plot_lag_curve({"Visual": np.array([0.1, 0.3, 0.2])}, [2, 3, 4], 1.5, "SIMULATED data")
+    line = figure.axes[0].lines[0]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([2, 3, 4], [0.1, 0.3, 0.2])
+    assert "TRs of 1.5 s" in texts(figure)
+
+
+def test_split_bars_cover_every_tr(test_split):
+    figure = plot_split(test_split)
+    bars = [(round(bar.get_x()), round(bar.get_width()), bar.get_facecolor()) for bar in figure.axes[0].patches]
+    assert sum(width for _, width, _ in bars) == 126
+    test = to_rgba("tab:green")
+    assert sum(width for _, width, colour in bars if colour == test) == test_split.n_trs
+    assert "SIMULATED data" in texts(figure)

@@ -1,0 +1,137 @@
+"""The TR-aligned arrays of a data set, in memory or memory-mapped."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from giblet.alignment import gap_trs, split_trs
+
+STIMULI = ("video", "audio", "text")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Row i of every array is TR i of the movie, counted over all runs; BOLD has been shifted by the lag.
+
+    Parameters
+    ----------
+    video, audio, text : (n_trs, ...)
+        uint8 video is luminance x 255. A stimulus that is absent is a column of zeros.
+    fmri : (n_subjects, n_trs, n_voxels) float32
+    valid : (n_subjects, n_trs) bool
+        Where a subject was measured.
+    split : (n_trs,) str
+        'train', 'val', 'test', 'gap' or 'cropped'.
+    run : (n_trs,) int
+    """
+
+    video: np.ndarray
+    audio: np.ndarray
+    text: np.ndarray
+    fmri: np.ndarray
+    valid: np.ndarray
+    split: np.ndarray
+    run: np.ndarray
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> "Features":
+        """The arrays of a prepared cache, memory-mapped."""
+        names = ("video", "audio", "text", "fmri", "valid", "split", "run")
+        return cls(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in names), path)
+
+    def __reduce__(self):
+        """Travel to a worker process as a path, where there is one, instead of as a copy of every array."""
+        if self.path is not None:
+            return Features.load, (self.path,)
+        return super().__reduce__()
+
+
+def label_trs(
+    run_trs: Sequence[int],
+    first: Sequence[int],
+    stop: Sequence[int],
+    fractions: Sequence[float],
+    tr: float,
+    context: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """Label every TR of every run 'train', 'val', 'test', 'gap' or 'cropped'.
+
+    Parameters
+    ----------
+    run_trs : TRs of each run
+    first, stop : of each run
+        TRs `first` to `stop` have stimulus and BOLD; the others are 'cropped', and so are those whose context
+        would reach beyond them.
+    context : (before, after)
+        TRs of stimulus around each TR. The gap between splits is context + 1 + HRF.
+
+    Returns
+    -------
+    (sum(run_trs),) array of str
+    """
+    before, after = context
+    usable = [max(0, end - after - (begin + before)) for begin, end in zip(first, stop, strict=True)]
+    kept = split_trs(usable, fractions, gap_trs(tr, 1 + before + after))
+    labels = np.full(sum(run_trs), "cropped", dtype="<U7")
+    start = 0
+    for n_trs, begin, block in zip(run_trs, first, np.split(kept, np.cumsum(usable)[:-1]), strict=True):
+        labels[start + begin + before : start + begin + before + len(block)] = block
+        start += n_trs
+    return labels
+
+
+def mean_response(features: Features, subjects: Sequence[int], block_trs: int = 64) -> Iterator[np.ndarray]:
+    """Mean over the subjects measured at each TR, in blocks (n_block, n_voxels) float32; 0 where none was."""
+    for start in range(0, features.fmri.shape[1], block_trs):
+        rows = slice(start, start + block_trs)
+        total = sum(features.fmri[subject, rows] * features.valid[subject, rows, None] for subject in subjects)
+        yield total / np.maximum(features.valid[subjects, rows].sum(0, dtype=np.float32), 1)[:, None]
+
+
+def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context) -> Features:
+    """Shift, split and standardise arrays; see `MultimodalDataset.from_arrays`."""
+    fmri = np.array(fmri, np.float32, ndmin=3)
+    n_trs = fmri.shape[1]
+    runs = [n_trs] if runs is None else list(runs)
+    if sum(runs) != n_trs:
+        raise ValueError(f"runs are {runs}, expected numbers of TRs that sum to the {n_trs} of fmri.")
+    for name, array in stimuli.items():
+        if array is not None and len(array) != n_trs:
+            raise ValueError(f"{name} has {len(array)} TRs, fmri has {n_trs}: expected the same.")
+    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], fractions, tr, context)
+    run, train = np.repeat(np.arange(len(runs)), runs), labels == "train"
+    arrays = {name: _stimulus(name, array, train) for name, array in stimuli.items()}
+    finite = np.isfinite(fmri)
+    valid = finite.any(-1)
+    if not valid.any() or not finite[valid].all():
+        raise ValueError("fmri holds NaN in some voxels of a TR, expected in all of them or none: leave voxels out.")
+    bold, measured = np.zeros_like(fmri), np.zeros_like(valid)
+    for subject, index in np.ndindex(len(fmri), len(runs)):
+        rows = np.flatnonzero(run == index)[: runs[index] - lag_trs]
+        series, measured[subject, rows] = fmri[subject, rows + lag_trs], valid[subject, rows + lag_trs]
+        fitted = series[(train[rows] & measured[subject, rows])].astype(np.float64)
+        mean, sd = fitted.mean(0), fitted.std(0)
+        sd = np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)  # a constant voxel is 0
+        bold[subject, rows] = np.where(measured[subject, rows, None], (series - mean) / sd, 0)
+    return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run)
+
+
+def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
+    if array is None:
+        return np.zeros((len(train), 1), np.float32)
+    array = np.asarray(array)
+    if name == "audio" and np.issubdtype(array.dtype, np.integer):
+        return array
+    flat = array.reshape(len(array), -1)
+    if name == "video" and flat.dtype == np.uint8:
+        return flat
+    flat = flat.astype(np.float32)
+    if not np.isfinite(flat).all():
+        raise ValueError(f"{name} holds values that are not finite, expected numbers in every TR.")
+    if name != "audio":
+        return flat
+    mean, sd = flat[train].mean(0, dtype=np.float64), flat[train].std(0, dtype=np.float64)
+    return ((flat - mean) / np.where(sd > 1e-6, sd, 1)).astype(np.float32)

@@ -1,0 +1,120 @@
+"""Figures of a data set: the film, its words, the brains, the lag and the split."""
+
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from IPython.display import Video
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from nilearn.datasets import load_fsaverage, load_fsaverage_data
+from nilearn.plotting import plot_surf_roi
+from nilearn.surface import SurfaceImage
+
+from giblet.analysis.regions import Regions
+from giblet.data import MultimodalDataset, VideoProcessor
+from giblet.data.audio import RATE, read_sound
+from giblet.data.media import write_movie
+from giblet.plotting.prediction import voxel_image
+
+SPLIT_COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green", "gap": "0.8", "cropped": "0.4"}
+
+
+def embed_clip(movie: str | Path, seconds: float = 12.0, width: int = 256) -> Video:
+    """The beginning of a movie with its sound, small, inside the notebook."""
+    processor = VideoProcessor(height=round(width * 9 / 16), width=width, frame_skip=1, colour=True, tr=seconds)
+    frames = np.zeros((1, processor.video_dim), np.uint8)
+    processor.fill(movie, frames)
+    sound = read_sound(movie)
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "clip.mp4"
+        frames = frames.reshape(-1, *processor.frame_shape)
+        write_movie(clip, frames, 25, None if sound is None else sound[: round(seconds * RATE)], RATE)
+        return Video(data=clip.read_bytes(), embed=True, mimetype="video/mp4", width=2 * width)
+
+
+def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
+    """A still of each of some TRs of the movie, as the model gets it, with the annotation nearest to its text."""
+    figure = Figure(figsize=(2.6 * len(trs), 2.3), layout="constrained")
+    if dataset.simulated:
+        figure.suptitle("SIMULATED data", fontsize="medium")
+    video = dataset.video_processor
+    for ax, tr in zip(figure.subplots(1, len(trs)), trs, strict=True):
+        item = dataset[int(np.flatnonzero(dataset.tr_index == tr)[0])]
+        ax.imshow(item["video"].numpy().reshape(-1, *video.frame_shape)[0], cmap="gray", vmin=0, vmax=1)
+        ((words, _),) = dataset.text_processor.features_to_text(item["text"][None])[0]
+        ax.set_title(f"TR {tr}", fontsize="small")
+        ax.set_xlabel(_wrapped(words), fontsize="x-small")
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return figure
+
+
+def _wrapped(words: str, width: int = 34, n_lines: int = 3) -> str:
+    lines = [""]
+    for word in words.split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines[:n_lines]) + ("…" if len(lines) > n_lines else "")
+
+
+def plot_networks(regions: Regions, mask_img, names: Sequence[str], title: str = "") -> Figure:
+    """Some regions on fsaverage5, a colour each."""
+    figure = Figure(figsize=(10, 2.9))
+    mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
+    colours = [f"C{index}" for index in range(len(names))]
+    values = sum((index + 1) * regions.voxels(name) for index, name in enumerate(names))
+    volume = voxel_image(values, mask_img)
+    surface = SurfaceImage.from_volume(mesh["pial"], volume, interpolation="nearest_most_frequent")
+    for part in surface.data.parts.values():
+        part[part == 0] = np.nan  # no region: the sulci show
+    for position, (hemi, view) in enumerate((h, v) for h in ("left", "right") for v in ("lateral", "medial")):
+        ax = figure.add_axes((0.01 + 0.245 * position, 0.1, 0.245, 0.78), projection="3d")
+        plot_surf_roi(
+            surf_mesh=mesh["inflated"], roi_map=surface, bg_map=sulci, hemi=hemi, view=view, axes=ax, figure=figure,
+            cmap=ListedColormap(colours), vmin=0.5, vmax=len(names) + 0.5, colorbar=False,
+        )  # fmt: skip
+        ax.set_box_aspect(ax.get_box_aspect(), zoom=1.5)
+        ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.95)
+    handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+    figure.legend(handles=handles, loc="lower center", ncols=len(names), frameon=False)
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def plot_lag_curve(curves: dict[str, np.ndarray], lags: Sequence[int], tr: float, title: str = "") -> Figure:
+    """Explained variance of regions by lag: `curves` maps a label to (n_lags,)."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    ax = figure.subplots()
+    for label, curve in curves.items():
+        ax.plot(lags, curve, "o-", ms=4, label=label)
+    ax.axhline(0, color="0.7", lw=1)
+    ax.set_xlabel(f"TRs of {tr} s by which BOLD is read after the film")
+    ax.set_ylabel("adjusted R²")
+    ax.set_title(title, fontsize="medium")
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_split(dataset: MultimodalDataset) -> Figure:
+    """Every TR of every run, coloured by its split."""
+    labels, run_trs = dataset.split_labels, dataset.folder.run_trs
+    figure = Figure(figsize=(9, 0.9 + 0.5 * len(run_trs)), layout="constrained")
+    ax = figure.subplots()
+    for row, run in enumerate(dataset.folder.runs):
+        edges = np.flatnonzero(np.r_[True, labels[run][1:] != labels[run][:-1], True])
+        for start, stop in pairwise(edges):
+            ax.barh(row, stop - start, left=start, color=SPLIT_COLOURS[labels[run][start]])
+    ax.set_yticks(range(len(run_trs)), [f"run {row + 1}" for row in range(len(run_trs))])
+    ax.invert_yaxis()
+    ax.set_xlabel(f"TR of the run ({dataset.tr} s each)")
+    ax.set_title("SIMULATED data" if dataset.simulated else "", fontsize="medium")
+    handles = [Patch(color=colour, label=name) for name, colour in SPLIT_COLOURS.items()]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,218 @@
+"""Data sets from arrays: alignment, splits, context and cropping, over runs of any length."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from giblet.alignment import gap_trs
+from giblet.data import MultimodalDataset
+from giblet.data.features import label_trs
+from giblet.models import MultimodalAutoencoder
+
+FRACTIONS = (0.6, 0.2, 0.2)
+lags, contexts = st.integers(0, 6), st.tuples(st.integers(0, 4), st.integers(0, 4))
+run_lengths = st.lists(st.integers(90, 140), min_size=1, max_size=3)
+
+
+def clock(runs, lag_trs: int, seed: int = 0):
+    """Stimuli that hold the number of their TR, and BOLD that is a code of the TR `lag_trs` before."""
+    n_trs = sum(runs)
+    code = np.random.default_rng(seed).standard_normal((n_trs, 5))
+    bold = np.full((n_trs, 5), np.nan)
+    start = 0
+    for length in runs:
+        bold[start + lag_trs : start + length] = code[start : start + length - lag_trs]
+        bold[start : start + lag_trs] = 100.0 * np.arange(lag_trs)[:, None]  # nothing to do with the film
+        start += length
+    return np.arange(n_trs, dtype=np.float32)[:, None], code, bold
+
+
+def run_of(runs) -> np.ndarray:
+    return np.repeat(np.arange(len(runs)), runs)
+
+
+def open_clock(runs, lag_trs, context, split, **settings) -> tuple[MultimodalDataset, np.ndarray]:
+    stamp, code, bold = clock(runs, lag_trs)
+    arrays = {"video": stamp, "text": 2 * stamp, "fmri": bold, "runs": runs, "lag_trs": lag_trs}
+    return MultimodalDataset.from_arrays(**arrays, split=split, context=context, fractions=FRACTIONS, **settings), code
+
+
+@settings(deadline=None, max_examples=40)
+@given(runs=run_lengths, lag_trs=lags, context=contexts)
+def test_every_item_is_aligned_and_within_its_run(runs, lag_trs, context):
+    data, code = open_clock(runs, lag_trs, context, "all")
+    run, (before, after) = run_of(runs), context
+    for item in (data[index] for index in (0, len(data) // 2, len(data) - 1)):
+        tr = int(item["tr_index"])
+        rows = np.arange(tr - before, tr + after + 1)
+        assert item["video"].tolist() == rows.tolist()
+        assert item["text"].tolist() == (2 * rows).tolist()
+        assert len(set(run[rows])) == 1
+    got = data[list(range(len(data)))]["fmri"].numpy()
+    for index in range(len(runs)):  # z-scoring keeps the correlation with the code of the same TR
+        mine = run[data.tr_index] == index
+        r = [np.corrcoef(got[mine, v], code[data.tr_index[mine], v])[0, 1] for v in range(5)]
+        assert r == pytest.approx([1] * 5, abs=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(runs=run_lengths, lag_trs=lags, context=contexts)
+def test_no_stimulus_and_no_response_is_in_two_splits(runs, lag_trs, context):
+    """TRs whose stimulus, context or response overlap never lie in different splits."""
+    parts = {split: open_clock(runs, lag_trs, context, split)[0] for split in ("train", "val", "test")}
+    run, gap = run_of(runs), gap_trs(1.5, 1 + sum(context))
+    for index in range(len(runs)):
+        blocks = [part.tr_index[run[part.tr_index] == index] for part in parts.values()]
+        assert all(np.ptp(block) == len(block) - 1 for block in blocks)  # contiguous
+        for one, other in ((0, 1), (1, 2)):
+            assert blocks[other].min() - blocks[one].max() == gap + 1
+        assert parts["test"].gap == gap
+    seen = [set(np.unique(part[list(range(len(part)))]["video"].numpy())) for part in parts.values()]
+    assert not seen[0] & seen[1]
+    assert not seen[1] & seen[2]
+
+
+@settings(deadline=None, max_examples=40)
+@given(runs=run_lengths, lag_trs=lags, context=contexts)
+def test_cropping_keeps_all_that_has_stimulus_and_bold(runs, lag_trs, context):
+    data, _ = open_clock(runs, lag_trs, context, "all")
+    before, after = context
+    for index, length in enumerate(runs):
+        first = sum(runs[:index])
+        mine = data.tr_index[data.run == index] - first
+        assert mine.tolist() == list(range(before, length - lag_trs - after))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    run_trs=run_lengths,
+    first=st.integers(0, 10),
+    missing=st.integers(0, 10),
+    fractions=st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)),
+    context=contexts,
+)
+def test_labels(run_trs, first, missing, fractions, context):
+    fractions = np.array(fractions) / sum(fractions)
+    usable = [n - missing - first - sum(context) for n in run_trs]
+    gap = gap_trs(1.5, 1 + sum(context))
+    assume(all(min(np.round(fractions * (n - 2 * gap))) > 2 for n in usable))
+    stop = [n - missing for n in run_trs]
+    labels = label_trs(run_trs, [first] * len(run_trs), stop, tuple(fractions), 1.5, context)
+    for run, n_usable in zip(np.split(labels, np.cumsum(run_trs)[:-1]), usable, strict=True):
+        kept = np.flatnonzero(run != "cropped")
+        assert (kept.min(), kept.max(), len(kept)) == (
+            first + context[0],
+            len(run) - missing - context[1] - 1,
+            n_usable,
+        )
+        counts = [(run == name).sum() for name in ("train", "val", "test")]
+        assert np.abs(counts - fractions * (n_usable - 2 * gap)).max() <= 1
+        assert (run == "gap").sum() == 2 * gap
+
+
+def arrays(rng, n_subjects: int = 3, n_trs: int = 140):
+    video = rng.integers(0, 256, (n_trs, 2, 3), dtype=np.uint8)
+    audio, text = rng.normal(5, 3, (n_trs, 4)), rng.standard_normal((n_trs, 6))
+    return {"video": video, "audio": audio, "text": text, "fmri": rng.normal(9, 2, (n_subjects, n_trs, 7))}
+
+
+def test_units(rng):
+    given = arrays(rng)
+    data = MultimodalDataset.from_arrays(**given, split="all", average=True, runs=[70, 70])
+    batch, train = data[list(range(data.n_trs))], data.split_labels == "train"
+    assert np.allclose(batch["video"], given["video"].reshape(140, -1) / 255)
+    audio = given["audio"]
+    assert np.allclose(batch["audio"], (audio - audio[train].mean(0)) / audio[train].std(0), atol=1e-5)
+    assert np.allclose(batch["text"], given["text"])
+    z = [
+        (run - run[:, fit].mean(1, keepdims=True)) / run[:, fit].std(1, keepdims=True)
+        for run, fit in zip(np.split(given["fmri"], 2, axis=1), np.split(train, 2), strict=True)
+    ]
+    assert np.allclose(batch["fmri"], np.concatenate(z, axis=1).mean(0), atol=1e-5)
+    assert data.model_dims == {"video_dim": 6, "audio_features": 4, "text_dim": 6, "n_voxels": 7}
+
+
+def test_one_subject_without_an_axis(rng):
+    given = arrays(rng)
+    data = MultimodalDataset.from_arrays(given["video"], fmri=given["fmri"][0], subjects=["ann"])
+    assert data[0]["subject_id"] == "ann"
+    assert data.fmri().shape == (1, data.n_trs, 7)
+
+
+@pytest.mark.parametrize("absent", ["video", "audio", "text"])
+def test_absent_stimulus_is_zeros_and_the_model_trains(rng, absent):
+    data = MultimodalDataset.from_arrays(**(arrays(rng) | {absent: None}))
+    assert absent not in data.present
+    batch = data[[0, 5, 9]]
+    assert batch[absent].tolist() == [[0.0]] * 3
+    model = MultimodalAutoencoder(**data.model_dims, bottleneck_dim=4, width=1 / 128)
+    outputs = model(batch["video"], batch["audio"], batch["text"])
+    loss, _ = model.compute_loss(outputs, *(batch[name] for name in ("fmri", "video", "audio", "text")))
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_context_widens_stimuli_and_their_means(rng):
+    given = arrays(rng)
+    plain, wide = (MultimodalDataset.from_arrays(**given, context=c) for c in ((0, 0), (2, 1)))
+    assert wide.model_dims == {"video_dim": 24, "audio_features": 16, "text_dim": 24, "n_voxels": 7}
+    assert wide[0]["text"].shape == (24,)
+    assert wide.train_mean("text").shape == (24,)
+    assert plain.train_mean("text").shape == (6,)
+
+
+def test_integer_sound_is_codes(rng):
+    codes = rng.integers(0, 1024, (140, 8, 112))
+    data = MultimodalDataset.from_arrays(**(arrays(rng) | {"audio": codes}))
+    assert torch.equal(data[[3]]["audio"][0], torch.from_numpy(codes[data.tr_index[3]]))
+    assert data.model_dims["use_encodec"] is True
+
+
+def test_trs_of_nan_were_not_measured(rng):
+    given = arrays(rng)
+    given["fmri"][1, 100:110] = np.nan
+    data = MultimodalDataset.from_arrays(**given, split="all")
+    assert len(data) == 3 * 140 - 10
+    assert np.isnan(data.fmri()[1, 100:110]).all()
+    mean = MultimodalDataset.from_arrays(**given, split="all", average=True)
+    assert np.allclose(mean.fmri(), np.nanmean(data.fmri(), axis=0), atol=1e-6)
+    given["fmri"][:, 100:110] = np.nan
+    assert MultimodalDataset.from_arrays(**given, split="all", average=True).n_trs == 130
+
+
+def test_data_set_travels_to_workers(rng, simulated, tiny_video):
+    """As a path where there is one: a copy of the film would defeat the memory map."""
+    for average in (False, True):
+        data = MultimodalDataset(simulated, average=average, video_processor=tiny_video, progress=False)
+        sent = pickle.dumps(data)
+        assert len(sent) < data._features.fmri.nbytes / 4
+        assert all(torch.equal(pickle.loads(sent)[3][name], data[3][name]) for name in ("video", "fmri"))
+    data = MultimodalDataset.from_arrays(**arrays(rng))
+    assert torch.equal(pickle.loads(pickle.dumps(data))[3]["fmri"], data[3]["fmri"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"runs": [70, 60]}, r"runs are \[70, 60\], expected numbers of TRs that sum to the 140 of fmri"),
+        ({"text": np.zeros((139, 2))}, "text has 139 TRs, fmri has 140: expected the same"),
+        ({"subjects": ["a"]}, r"subjects are \['a'\], expected a name for each of 3 series"),
+        ({"context": (1, -1)}, r"context is \(1, -1\), expected TRs \(before, after\), 0 or more"),
+        ({"text": np.full((140, 2), np.nan)}, "text holds values that are not finite"),
+        ({"runs": [110, 30]}, "run 2 has 30 TRs, too few for two gaps of 17"),
+    ],
+)
+def test_bad_arrays(rng, change, message):
+    with pytest.raises(ValueError, match=message):
+        MultimodalDataset.from_arrays(**(arrays(rng) | change))
+
+
+def test_nan_in_some_voxels(rng):
+    given = arrays(rng)
+    given["fmri"][0, 3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN in some voxels of a TR, expected in all of them or none"):
+        MultimodalDataset.from_arrays(**given)
