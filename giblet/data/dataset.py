@@ -51,6 +51,9 @@ class MultimodalDataset(Dataset):
     split_labels : TRs of the movie
     present : tuple of str
         The stimuli there are; others are zeros.
+    features : Features
+        What is stored, over all TRs of the movie.
+    fmri_mean, fmri_variance : with `average`, mean response and variance of the subjects, over all TRs of the movie
     mask_img : image of the voxels, None for arrays
 
     Raises
@@ -146,27 +149,33 @@ class MultimodalDataset(Dataset):
         self.subjects = names if isinstance(subjects, str) and subjects == "all" else list(subjects)
         if set(self.subjects) - set(names) or not self.subjects:
             raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {names}.")
-        self._features, self.average, self.split_labels = features, average, features.split
-        self._subject_rows = [names.index(name) for name in self.subjects]
-        self._offsets = np.arange(-context[0], context[1] + 1)
-        valid = features.valid[self._subject_rows]
+        self.features, self.average, self.split, self.split_labels = features, average, split, features.split
+        self.subject_rows = [names.index(name) for name in self.subjects]
+        self.offsets = np.arange(-context[0], context[1] + 1)
+        valid = features.valid[self.subject_rows]
         wanted = features.split != "cropped" if split == "all" else features.split == split
         self.tr_index = np.flatnonzero(wanted & valid.any(0))
         self.run = features.run[self.tr_index]
         self._items = np.argwhere(valid[:, self.tr_index])  # TRs vary fastest, then subjects
-        if average and self.cache is None:
-            self._fmri_mean = np.concatenate(list(mean_response(features, self._subject_rows)))
-        elif average:
-            self._fmri_mean = group_mean(self.cache, self._subject_rows)
+        self.weight = valid.mean(0, dtype=np.float32)
+        if average:
+            self._average()
+
+    def _average(self) -> None:
+        if self.cache is not None:
+            self.fmri_mean, self.fmri_variance = group_mean(self.cache, self.subject_rows)
+        else:
+            mean, variance = zip(*mean_response(self.features, self.subject_rows), strict=True)
+            self.fmri_mean, self.fmri_variance = (np.concatenate(x, dtype=np.float32) for x in (mean, variance))
 
     def __getstate__(self) -> dict:
         """Travel to a worker process without the memory-mapped mean."""
-        return {name: value for name, value in vars(self).items() if self.cache is None or name != "_fmri_mean"}
+        return {name: value for name, value in vars(self).items() if self.cache is None or name != "fmri_mean"}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
         if self.average and self.cache is not None:
-            self._fmri_mean = group_mean(self.cache, self._subject_rows)
+            self._average()
 
     def _saved(self, name: str) -> np.ndarray | None:
         path = self.cache / f"{name}.npy"
@@ -180,17 +189,17 @@ class MultimodalDataset(Dataset):
     @property
     def gap(self) -> int:
         """TRs that separate the splits: context and hemodynamic response."""
-        return gap_trs(self.tr, len(self._offsets))
+        return gap_trs(self.tr, len(self.offsets))
 
     @property
     def model_dims(self) -> dict[str, int]:
         """The arguments that fit a `MultimodalAutoencoder` to this data set."""
         names = {"video": "video_dim", "audio": "audio_features", "text": "text_dim"}
-        dims = {names[n]: len(self._offsets) * getattr(self._features, n).shape[-1] for n in STIMULI}
-        if self._features.audio.ndim > 2:  # codes
+        dims = {names[n]: len(self.offsets) * getattr(self.features, n).shape[-1] for n in STIMULI}
+        if self.features.audio.ndim > 2:  # codes
             del dims["audio_features"]
-            dims |= {"use_encodec": True, "audio_frames_per_tr": self._features.audio.shape[-1]}
-        return dims | {"n_voxels": self._features.fmri.shape[-1]}
+            dims |= {"use_encodec": True, "audio_frames_per_tr": self.features.audio.shape[-1]}
+        return dims | {"n_voxels": self.features.fmri.shape[-1]}
 
     def fmri(self, voxels: slice = slice(None)) -> np.ndarray:
         """The split's responses, float32: (n_trs, n_voxels) if `average`, else (n_subjects, n_trs, n_voxels).
@@ -198,19 +207,19 @@ class MultimodalDataset(Dataset):
         NaN where a subject was not measured.
         """
         if self.average:
-            return np.asarray(self._fmri_mean[self.tr_index, voxels])
+            return np.asarray(self.fmri_mean[self.tr_index, voxels])
         rows = self.tr_index
-        responses = np.stack([self._features.fmri[subject, rows, voxels] for subject in self._subject_rows])
-        responses[~self._features.valid[np.ix_(self._subject_rows, self.tr_index)]] = np.nan
+        responses = np.stack([self.features.fmri[subject, rows, voxels] for subject in self.subject_rows])
+        responses[~self.features.valid[np.ix_(self.subject_rows, self.tr_index)]] = np.nan
         return responses
 
     def train_mean(self, stimulus: str) -> Tensor:
         """Mean of 'video', 'audio' or 'text' over the training TRs, as items give it: (n_features,)."""
-        stored = getattr(self._features, stimulus)
+        stored = getattr(self.features, stimulus)
         if stored.ndim > 2:
             raise ValueError(f"{stimulus} holds codes, which have no mean: use features that are amounts.")
         mean = stored[self.split_labels == "train"].mean(0, dtype=np.float32)
-        return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(len(self._offsets))
+        return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(len(self.offsets))
 
     def __len__(self) -> int:
         return self.n_trs if self.average else len(self._items)
@@ -220,7 +229,8 @@ class MultimodalDataset(Dataset):
 
         `video` is luminance in 0..1, `audio` in SDs, `text` of unit length, `fmri` in SDs; `tr_index` counts the
         movie's TRs from 0 over all runs, `subject_id` is the subject's name, or 'mean'. A subject's TRs that were
-        not measured are no items.
+        not measured are no items. With `average`, `weight` is the share of the subjects that were measured and
+        `fmri_floor` their variance around the mean, see `MultimodalAutoencoder.compute_loss`.
         """
         indices = np.atleast_1d(np.asarray(index))
         if indices.min() < -len(self) or indices.max() >= len(self):
@@ -228,20 +238,24 @@ class MultimodalDataset(Dataset):
         indices = indices % len(self)
         if self.average:
             rows, names = self.tr_index[indices], ["mean"] * len(indices)
-            fmri = self._fmri_mean[rows]
+            fmri = self.fmri_mean[rows]
         else:
             subject, position = self._items[indices].T
             rows, names = self.tr_index[position], [self.subjects[s] for s in subject]
-            fmri = self._features.fmri[np.asarray(self._subject_rows)[subject], rows]
-        item = {name: self._stimulus(name, rows) for name in STIMULI}
+            fmri = self.features.fmri[np.asarray(self.subject_rows)[subject], rows]
+        item = {name: self.stimulus(name, rows) for name in STIMULI}
         item |= {"fmri": torch.from_numpy(fmri), "subject_id": names, "tr_index": torch.from_numpy(rows)}
+        if self.average:
+            item |= {"weight": torch.from_numpy(self.weight[rows])}
+            item |= {"fmri_floor": torch.from_numpy(self.fmri_variance[rows])}
         return item if np.ndim(index) else {name: value[0] for name, value in item.items()}
 
-    def _stimulus(self, name: str, rows: np.ndarray) -> Tensor:
-        stored = getattr(self._features, name)
+    def stimulus(self, name: str, rows: np.ndarray) -> Tensor:
+        """'video', 'audio' or 'text' at some TRs of the movie, with their context, as items give it."""
+        stored = getattr(self.features, name)
         if stored.ndim > 2:
             return torch.from_numpy(stored[rows]).long()
-        values = torch.from_numpy(stored[(rows[:, None] + self._offsets).ravel()]).float()
+        values = torch.from_numpy(stored[(rows[:, None] + self.offsets).ravel()]).float()
         return (values.div_(255) if stored.dtype == np.uint8 else values).reshape(len(rows), -1)
 
 

@@ -1,5 +1,6 @@
 """The TR-aligned arrays of a data set, in memory or memory-mapped."""
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,38 @@ def label_trs(
     return labels
 
 
-def mean_response(features: Features, subjects: Sequence[int], block_trs: int = 64) -> Iterator[np.ndarray]:
-    """Mean over the subjects measured at each TR, in blocks (n_block, n_voxels) float32; 0 where none was."""
+def mean_response(
+    features: Features, subjects: Sequence[int], block_trs: int = 64
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Mean over the subjects measured at each TR, and their variance around it, in blocks, in float64.
+
+    Yields
+    ------
+    mean : (n_block, n_voxels), 0 where no subject was measured
+    variance : (n_block,)
+        Squared deviations from the mean, averaged over subjects and voxels: what the mean squared error to every
+        single subject exceeds that to their mean by.
+    """
     for start in range(0, features.fmri.shape[1], block_trs):
         rows = slice(start, start + block_trs)
-        total = sum(features.fmri[subject, rows] * features.valid[subject, rows, None] for subject in subjects)
-        yield total / np.maximum(features.valid[subjects, rows].sum(0, dtype=np.float32), 1)[:, None]
+        total, squares = 0.0, 0.0
+        for subject in subjects:
+            bold = features.fmri[subject, rows] * features.valid[subject, rows, None].astype(np.float64)
+            total, squares = total + bold, squares + np.einsum("tv,tv->t", bold, bold)
+        n_measured = np.maximum(features.valid[subjects, rows].sum(0), 1)
+        mean = total / n_measured[:, None]
+        variance = squares / n_measured - np.einsum("tv,tv->t", mean, mean)
+        yield mean, np.maximum(variance, 0) / features.fmri.shape[2]
+        release(features.fmri)
+
+
+def release(array: np.ndarray) -> None:
+    """Give the pages of a memory map that were read back to the system, so that they do not count as ours."""
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap) and hasattr(array._mmap, "madvise"):
+            array._mmap.madvise(mmap.MADV_DONTNEED)
+            return
+        array = array.base
 
 
 def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context) -> Features:

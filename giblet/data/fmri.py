@@ -163,9 +163,9 @@ class FMRIProcessor:
 
 
 @contextmanager
-def npy_writer(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[np.ndarray], int]]:
-    """Yield a function that appends float32 arrays to a .npy of a known shape, without holding it in memory."""
+def npy_writer(path: Path, shape: tuple[int, ...], dtype: str = "<f4") -> Iterator[Callable[[np.ndarray], int]]:
+    """Yield a function that appends arrays to a .npy of a known shape, without holding it in memory."""
     with path.open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        yield lambda array: file.write(np.ascontiguousarray(array, "<f4").data)
+        yield lambda array: file.write(np.ascontiguousarray(array, dtype).data)

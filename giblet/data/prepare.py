@@ -90,18 +90,22 @@ def read_manifest(cache: Path) -> dict:
     return json.loads((cache / "manifest.json").read_text())
 
 
-def group_mean(cache: Path, subjects: list[int]) -> np.ndarray:
-    """Mean response over the valid ones of some subjects, (n_trs, n_voxels) float32, memory-mapped; 0 where none is.
+def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean response of some subjects and their variance around it, as `mean_response` gives them, memory-mapped.
 
-    Computed once for each choice of subjects and kept in the cache.
+    Computed once for each choice of subjects and kept in the cache: (n_trs, n_voxels) and (n_trs,), float32.
     """
-    path = cache / f"mean-{_hash(subjects)}.npy"
-    if not path.is_file():
-        features = Features.load(cache)
-        with atomic_path(path) as temporary, npy_writer(temporary, features.fmri.shape[1:]) as write:
-            for block in mean_response(features, subjects):
-                write(block)
-    return np.load(path, mmap_mode="r")
+    paths = [cache / f"{name}-{_hash(subjects)}.npy" for name in ("variance", "mean")]
+    if not all(path.is_file() for path in paths):
+        features, variance = Features.load(cache), []
+        with atomic_path(paths[1]) as temporary:
+            with npy_writer(temporary, features.fmri.shape[1:]) as write:
+                for mean, row_variance in mean_response(features, subjects):
+                    write(mean)
+                    variance.append(row_variance)
+            with atomic_path(paths[0]) as other:
+                np.save(other, np.concatenate(variance).astype(np.float32))
+    return np.load(paths[1], mmap_mode="r"), np.load(paths[0])
 
 
 def _settings(folder, video, audio, text, fmri, fractions, context) -> dict:

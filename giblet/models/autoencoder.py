@@ -74,6 +74,7 @@ class MultimodalAutoencoder(nn.Module):
         self.reconstruction_weight, self.fmri_weight = reconstruction_weight, fmri_weight
         self.measured_weight = measured_weight
         self.modality_weights = (video_weight, audio_weight, text_weight)
+        self.n_values = {"video": config["video_dim"], "fmri": n_voxels}  # what their squared errors are divided by
         self.use_encodec = use_encodec
         names = ("text_dim", "bottleneck_dim", "use_encodec", "n_codebooks", "audio_frames_per_tr", "width")
         shared = {name: config[name] for name in (*names, "gradient_checkpointing")}
@@ -134,12 +135,24 @@ class MultimodalAutoencoder(nn.Module):
         video_target: Tensor,
         audio_target: Tensor,
         text_target: Tensor,
+        weight: Tensor | None = None,
+        video_floor: Tensor | None = None,
+        fmri_floor: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """The dual loss and its terms.
 
         Video and audio are mean squared errors in the units of the features (pixels in 0..1, audio in
         SDs), text is 1 - cosine, fMRI is a mean squared error in SDs of each voxel. With `use_encodec`
         audio is the cross-entropy of the codes in nats.
+
+        Parameters
+        ----------
+        weight : (batch,), optional
+            Of each TR in the mean over the batch: with the mean of the subjects as target, the share of them that
+            were measured.
+        video_floor, fmri_floor : (batch,), optional
+            Mean squared errors that no output can undo, added to those of each TR: of a mean over subjects, their
+            variance around it; of coordinates, what lies outside the basis.
 
         Returns
         -------
@@ -156,33 +169,49 @@ class MultimodalAutoencoder(nn.Module):
             Where a target does not have the shape of the output; both shapes are named.
         """
         targets = (video_target, audio_target, text_target)
-        terms = self._reconstruction_terms(outputs, *targets)
+
+        def mean(rows: Tensor, floor: Tensor | None = None) -> Tensor:
+            rows = rows if floor is None else rows + floor
+            return rows.mean() if weight is None else (weight * rows).mean()
+
+        def reconstruction(outputs: dict[str, Tensor]) -> list[Tensor]:
+            rows = self._reconstruction_errors(outputs, *targets)
+            return [mean(*row) for row in zip(rows, (video_floor, None, None), strict=True)]
+
+        terms = reconstruction(outputs)
         losses = {
             "reconstruction": self._weighted(terms),
-            "fmri": _mse("fmri", outputs["fmri_pred"], fmri_target),
+            "fmri": mean(self._squared_errors("fmri", outputs["fmri_pred"], fmri_target), fmri_floor),
             **dict(zip(("video_recon", "audio_recon", "text_recon"), terms, strict=True)),
         }
         total = self.reconstruction_weight * losses["reconstruction"] + self.fmri_weight * losses["fmri"]
         if self.measured_weight:
-            measured = self._reconstruction_terms(self.decode_fmri(fmri_target), *targets)
-            losses["measured_recon"] = self._weighted(measured)
+            losses["measured_recon"] = self._weighted(reconstruction(self.decode_fmri(fmri_target)))
             total = total + self.measured_weight * losses["measured_recon"]
         losses = {"total": total, **losses}
         values = torch.stack([value.detach() for value in losses.values()]).tolist()
         return total, dict(zip(losses, values, strict=True))
 
-    def _weighted(self, terms: tuple[Tensor, ...]) -> Tensor:
+    def _weighted(self, terms: list[Tensor]) -> Tensor:
         return sum(weight * term for weight, term in zip(self.modality_weights, terms, strict=True))
 
-    def _reconstruction_terms(self, outputs: dict, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+    def _reconstruction_errors(self, outputs: dict, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+        """Errors of each TR, three times (batch,)."""
         if self.use_encodec:
             _check_target("audio", outputs["audio_recon"], audio)
-            audio_term = F.cross_entropy(outputs["audio_logits"].float().flatten(0, 2), audio.long().flatten())
+            logits = outputs["audio_logits"].float().flatten(0, 2)
+            audio_errors = F.cross_entropy(logits, audio.long().flatten(), reduction="none")
+            audio_errors = audio_errors.view(len(audio), -1).mean(1)
         else:
-            audio_term = _mse("audio", outputs["audio_recon"], audio)
+            audio_errors = self._squared_errors("audio", outputs["audio_recon"], audio)
         _check_target("text", outputs["text_recon"], text)
         cosine = F.cosine_similarity(_full(outputs["text_recon"]), text, dim=1)
-        return _mse("video", outputs["video_recon"], video), audio_term, 1 - cosine.mean()
+        return self._squared_errors("video", outputs["video_recon"], video), audio_errors, 1 - cosine
+
+    def _squared_errors(self, name: str, output: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error of each TR: (batch,)."""
+        _check_target(name, output, target)
+        return (_full(output) - target).square().sum(1) / self.n_values.get(name, target.shape[1])
 
     def get_config(self) -> dict[str, int | float | bool]:
         """The constructor's arguments: `MultimodalAutoencoder(**model.get_config())` is the same model."""
@@ -218,7 +247,9 @@ def _saved_bytes(model: MultimodalAutoencoder, video_dim: int, batch_size: int) 
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = model(video, audio, text)
-        _ = (*model._reconstruction_terms(outputs, video, audio, text), _mse("fmri", outputs["fmri_pred"], fmri))
+        kept = [model._squared_errors("fmri", outputs["fmri_pred"], fmri)]
+        for decoded in [outputs] + [model.decode_fmri(fmri)] * bool(model.measured_weight):
+            kept += model._reconstruction_errors(decoded, video, audio, text)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
 
@@ -234,8 +265,3 @@ def _check_target(name: str, output: Tensor, target: Tensor) -> None:
             f"{name}_target has shape {tuple(target.shape)} but the model gave {tuple(output.shape)}: "
             f"targets are never cut or stretched to fit, so give the model the widths of the data."
         )
-
-
-def _mse(name: str, output: Tensor, target: Tensor) -> Tensor:
-    _check_target(name, output, target)
-    return F.mse_loss(_full(output), target)

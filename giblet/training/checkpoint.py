@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from giblet.files import atomic_path
-from giblet.models import MultimodalAutoencoder
+from giblet.models import MultimodalAutoencoder, Span, SpanAutoencoder
 
 
 def save_checkpoint(path: str | Path, contents: dict) -> None:
@@ -22,9 +22,22 @@ def load_checkpoint(path: str | Path, map_location: str | torch.device = "cpu") 
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def load_model(path: str | Path) -> MultimodalAutoencoder:
-    """The model of a checkpoint, on the CPU and in evaluation mode."""
+def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAutoencoder:
+    """The model of a checkpoint, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    span : folder, optional
+        Of the bases of a `SpanAutoencoder`, where they are no longer where they were in training.
+    """
     checkpoint = load_checkpoint(path)
-    model = MultimodalAutoencoder(**checkpoint["config"])
+    trained_in = checkpoint["span"]
+    if trained_in is None:
+        model = MultimodalAutoencoder(**checkpoint["config"])
+    else:
+        bases = Span.open(span or trained_in["path"])
+        if bases.id != trained_in["id"]:
+            raise ValueError(f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {path}.")
+        model = SpanAutoencoder(bases, **checkpoint["config"])
     model.load_state_dict(checkpoint["model_state_dict"])
     return model.eval()

@@ -8,15 +8,28 @@ from pathlib import Path
 
 import torch
 
-from giblet.data import MultimodalDataset, VideoProcessor
-from giblet.models import MultimodalAutoencoder
+from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.config import TrainingConfig
 from giblet.training.trainer import Trainer
 
 # Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two CPU cores.
 VIDEO = VideoProcessor(height=45, width=80, frame_skip=4)
 # The mean response of several subjects has an MSE of about a fifth of audio's or text's; 10 puts the brain first.
-MODEL = {"width": 1 / 16, "bottleneck_dim": 256, "measured_weight": 1.0, "fmri_weight": 10.0}
+WEIGHTS = {"measured_weight": 1.0, "fmri_weight": 10.0}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Features of the film, and arguments of `MultimodalAutoencoder` beside the sizes of the data."""
+
+    video: VideoProcessor
+    audio: AudioProcessor
+    model: dict
+
+
+SMALL = Recipe(VIDEO, AudioProcessor(), {"width": 1 / 16, "bottleneck_dim": 256} | WEIGHTS)
+FULL_SIZE = Recipe(VideoProcessor(), AudioProcessor("mel"), WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -29,19 +42,39 @@ class Run:
     folder: Path
 
 
-def open_data(data_dir: str | Path, progress: bool = True) -> dict[str, MultimodalDataset]:
-    """The mean responses of all subjects in every split, with the recipe's pictures."""
+def open_data(data_dir: str | Path, recipe: Recipe = SMALL, progress: bool = True) -> dict[str, MultimodalDataset]:
+    """The mean responses of all subjects in every split, with the recipe's features."""
+    features = {"video_processor": recipe.video, "audio_processor": recipe.audio, "progress": progress}
     return {
-        split: MultimodalDataset(data_dir, split=split, average=True, video_processor=VIDEO, progress=progress)
+        split: MultimodalDataset(data_dir, split=split, average=True, **features)
         for split in ("train", "val", "test", "all")
     }
 
 
-def build_model(dataset: MultimodalDataset, random_state: int = 0, **settings) -> MultimodalAutoencoder:
-    """The recipe's model for a data set; `settings` override `MODEL`. The seed gives the initial weights."""
+def build_model(
+    dataset: MultimodalDataset,
+    random_state: int = 0,
+    recipe: Recipe = SMALL,
+    direct: bool = False,
+    progress: bool = True,
+    **settings,
+) -> MultimodalAutoencoder:
+    """The recipe's model for a training set; `settings` override the recipe's.
+
+    Parameters
+    ----------
+    random_state : int
+        Seeds the initial weights.
+    direct : bool
+        Hold every weight of pixels and voxels instead of their coordinates in the span of the training data, which
+        is what a `SpanAutoencoder` holds, and is taken wherever there are fewer TRs than pixels or voxels.
+    """
+    sizes = dataset.model_dims
+    direct = direct or dataset.n_trs >= max(sizes["video_dim"], sizes["n_voxels"])
+    span = [] if direct else [fit_span(dataset, progress=progress)]
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        return MultimodalAutoencoder(**dataset.model_dims, **(MODEL | settings))
+        return (MultimodalAutoencoder if direct else SpanAutoencoder)(*span, **sizes, **(recipe.model | settings))
 
 
 def load_or_train(
@@ -50,6 +83,8 @@ def load_or_train(
     output_dir: str | Path | None = None,
     on_epoch: Callable[[list[dict]], None] = lambda history: None,
     progress: bool = True,
+    recipe: Recipe = SMALL,
+    direct: bool = False,
     **settings,
 ) -> Run:
     """Train the recipe's model on a data folder, once.
@@ -58,13 +93,15 @@ def load_or_train(
     ----------
     output_dir : folder, default `data_dir/runs/` and a hash of the data and of every setting
         An unfinished run goes on where it was, a finished one is loaded.
-    **settings
-        Arguments of `MultimodalAutoencoder` that override the recipe's.
+    recipe : SMALL or FULL_SIZE
+    direct, **settings
+        As in `build_model`.
     """
     config = config or TrainingConfig()
-    data = open_data(data_dir, progress)
-    model = build_model(data["train"], config.random_state, **settings)
-    key = json.dumps([data["train"].cache.name, model.get_config(), asdict(config)], sort_keys=True)
+    data = open_data(data_dir, recipe, progress)
+    model = build_model(data["train"], config.random_state, recipe, direct, progress, **settings)
+    span = model.span.id if isinstance(model, SpanAutoencoder) else None
+    key = json.dumps([data["train"].cache.name, model.get_config(), asdict(config), span], sort_keys=True)
     folder = Path(output_dir or Path(data_dir) / "runs" / hashlib.sha256(key.encode()).hexdigest()[:12])
     history = Trainer(model, data["train"], data["val"], config).fit(folder, on_epoch, progress)
     return Run(model, data, history, folder)

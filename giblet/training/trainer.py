@@ -12,12 +12,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from giblet.data import CoordinateDataset
 from giblet.files import atomic_path
-from giblet.models import MultimodalAutoencoder
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.checkpoint import load_checkpoint, save_checkpoint
 from giblet.training.config import TrainingConfig, learning_rate_at, resolve_device, resolve_dtype
+from giblet.training.memory import check_memory
 
 MODALITIES = ("video", "audio", "text", "fmri")
+WEIGHTING = ("weight", "video_floor", "fmri_floor")  # see MultimodalAutoencoder.compute_loss
 
 
 class TrainingError(RuntimeError):
@@ -33,8 +36,10 @@ class Trainer:
     Parameters
     ----------
     model : MultimodalAutoencoder
+        A `SpanAutoencoder` trains in coordinates.
     train, val : Dataset
-        Indexed by a list they give a batch: a dict with `video, audio, text, fmri`, as `MultimodalDataset` does.
+        Indexed by a list they give a batch: a dict with `video, audio, text, fmri` and whatever else `compute_loss`
+        takes, as `MultimodalDataset` does. For a `SpanAutoencoder`: `MultimodalDataset`s with `average=True`.
     config : TrainingConfig
     """
 
@@ -42,7 +47,10 @@ class Trainer:
         self.config = config
         self.device = resolve_device(config)
         self.dtype = resolve_dtype(config, self.device)
-        self.model = model.to(self.device)
+        self.model, self.core = model.to(self.device), model
+        if isinstance(model, SpanAutoencoder):
+            self.core = model.core
+            train, val = CoordinateDataset(train, model.span), CoordinateDataset(val, model.span, voxels=True)
         self.train, self.val = train, val
         self.n_batches = math.ceil(len(train) / config.batch_size)
         self.n_steps = config.epochs * self.n_batches
@@ -78,19 +86,25 @@ class Trainer:
             If the folder holds a run with other settings.
         TrainingError
             If a loss is not finite.
+        MemoryError
+            If the device is too small, see `check_memory`.
         """
         output_dir = Path(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         self._resume(output_dir)
         if self.history:
             on_epoch(self.history)
+        if not self._finished():
+            plan = check_memory(self.core, len(self.train), self.config.batch_size, self.device)
+            if progress:
+                print(plan)
         silent = not progress or self._finished()
         bar = tqdm(total=self.n_steps, initial=self._step, desc="training", unit="step", disable=silent)
         with bar, torch.random.fork_rng():
             while not self._finished():
                 self.history.append(self._epoch(output_dir, bar))
                 if self.best_epoch == len(self.history) - 1:
-                    self._best = {name: value.clone() for name, value in self.model.state_dict().items()}
+                    self._keep_best()
                 if len(self.history) % self.config.checkpoint_every == 0 or self._finished():
                     self._save(output_dir)
                 bar.set_postfix({name: f"{self.history[-1]['val'][name]:.3f}" for name in ("total", "r")})
@@ -99,10 +113,21 @@ class Trainer:
         self.model.eval()
         return self.history
 
+    def _keep_best(self) -> None:
+        for name, value in self.model.state_dict().items():
+            self._best.setdefault(name, torch.empty_like(value)).copy_(value)
+
     @property
     def best_epoch(self) -> int:
         """Epoch (0-based) with the lowest validation loss so far."""
         return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val"]["total"])
+
+    @property
+    def _span(self) -> dict[str, str] | None:
+        """The bases that the weights refer to."""
+        if not isinstance(self.model, SpanAutoencoder):
+            return None
+        return {"id": self.model.span.id, "path": str(self.model.span.path.resolve())}
 
     @property
     def _step(self) -> int:
@@ -150,10 +175,12 @@ class Trainer:
         return losses
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
-        video, audio, text, fmri = (batch[name].to(self.device, non_blocking=True) for name in MODALITIES)
+        names = [name for name in (*MODALITIES, *WEIGHTING) if name in batch]
+        on_device = {name: batch[name].to(self.device, non_blocking=True) for name in names}
+        video, audio, text, fmri = (on_device.pop(name) for name in MODALITIES)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            outputs = self.model(video, audio, text)
-            loss, losses = self.model.compute_loss(outputs, fmri, video, audio, text)
+            outputs = self.core(video, audio, text)
+            loss, losses = self.core.compute_loss(outputs, fmri, video, audio, text, **on_device)
         return loss, losses, outputs["fmri_pred"]
 
     @torch.no_grad()
@@ -165,7 +192,9 @@ class Trainer:
         for batch, size in _load(data, torch.arange(len(data)).split(self.config.batch_size)):
             _, losses, fmri_pred = self._losses(batch)
             sums = {name: sums.get(name, 0.0) + size * value for name, value in losses.items()}
-            x, y = fmri_pred.double(), batch["fmri"].to(self.device).double()
+            if "voxels" in batch:
+                fmri_pred = self.model.fmri_basis.expand(fmri_pred)
+            x, y = fmri_pred.double(), batch.get("voxels", batch["fmri"]).to(self.device).double()
             moments = moments + torch.stack([v.sum(0) for v in (x, y, x * x, y * y, x * y)]) / len(data)
         x, y, xx, yy, xy = moments
         r = (xy - x * y) / ((xx - x**2) * (yy - y**2)).clamp(min=1e-12).sqrt()
@@ -178,7 +207,7 @@ class Trainer:
         for name, epoch, state in (("best", self.best_epoch, self._best), ("last", -1, self.model.state_dict())):
             entry = self.history[epoch]
             contents = {"epoch": entry["epoch"], "loss": entry["val"]["total"], "model_state_dict": state}
-            contents |= {"config": self.model.get_config(), "training": asdict(self.config)}
+            contents |= {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
             if name == "last":
                 contents |= {"optimizer_state_dict": self.optimizer.state_dict(), "history": self.history}
             save_checkpoint(output_dir / f"{name}.pt", contents)
@@ -187,8 +216,9 @@ class Trainer:
         if not (output_dir / "last.pt").exists():
             return
         last = load_checkpoint(output_dir / "last.pt", self.device)
+        bases = ({"span": span and span["id"]} for span in (last["span"], self._span))  # where they lie is no setting
         for name, found, wanted in (
-            ("model", last["config"], self.model.get_config()),
+            ("model", last["config"] | next(bases), self.model.get_config() | next(bases)),
             ("training", last["training"], asdict(self.config)),
         ):
             if differing := [key for key in wanted if found.get(key) != wanted[key]]:

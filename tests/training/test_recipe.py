@@ -42,7 +42,7 @@ def test_data_of_the_recipe(simulated):
 def test_seed_gives_the_weights(simulated):
     data = open_data(simulated, progress=False)["train"]
     torch.manual_seed(5)
-    weights = [build_model(data, seed, **SMALL).encoder.to_voxels.weight for seed in (0, 0, 1)]
+    weights = [build_model(data, seed, **SMALL).core.encoder.to_voxels.weight for seed in (0, 0, 1)]
     assert torch.initial_seed() == 5
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

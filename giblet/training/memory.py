@@ -1,0 +1,94 @@
+"""What a run needs of memory, and whether it is there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+
+PARTS = {
+    "parameters": "weights",
+    "gradients": "gradients",
+    "optimizer": "AdamW",
+    "best": "best weights so far",
+    "activations": "activations of a batch",
+}
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that training needs by part, see `PARTS`, and bytes that are free beside the weights."""
+
+    parts: dict[str, int]
+    free: int
+
+    @property
+    def needed(self) -> int:
+        """All parts but the weights, which are in memory already."""
+        return sum(self.parts.values()) - self.parts["parameters"]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{PARTS[name]} {n_bytes / 1e9:.2f}" for name, n_bytes in self.parts.items())
+        return (
+            f"memory: {sum(self.parts.values()) / 1e9:.1f} GB to train ({parts}); "
+            f"{self.free / 1e9:.1f} GB are free beside the weights"
+        )
+
+
+def plan_memory(model: MultimodalAutoencoder, batch_size: int, device: torch.device) -> MemoryPlan:
+    """What training `model` on `device` needs, in float32 with AdamW."""
+    parts = model.memory_estimate(batch_size)
+    del parts["total"]
+    return MemoryPlan(parts | {"best": parts["parameters"]}, free_memory(device))
+
+
+def check_memory(model: MultimodalAutoencoder, n_trs: int, batch_size: int, device: torch.device) -> MemoryPlan:
+    """The plan, if it fits.
+
+    Parameters
+    ----------
+    n_trs : int
+        Training TRs, which bound what span training needs.
+
+    Raises
+    ------
+    MemoryError
+        If it does not fit, naming what would: span training, a smaller batch or fewer frames.
+    """
+    plan = plan_memory(model, batch_size, device)
+    if plan.needed <= plan.free:
+        return plan
+    others = [f"{name} ({n_bytes / 1e9:.1f} GB)" for name, n_bytes in _smaller(model, n_trs, batch_size, plan.free)]
+    advice = (
+        f"what would fit: {', or '.join(others)}" if others else "neither a smaller batch nor fewer frames would fit"
+    )
+    raise MemoryError(f"this {device.type} is too small for the model: {plan}; {advice}.")
+
+
+def _smaller(model: MultimodalAutoencoder, n_trs: int, batch_size: int, free: int) -> list[tuple[str, int]]:
+    """Ways to train with less memory than `free`, with what each needs beside its weights."""
+    config, ways = model.get_config(), []
+    if not isinstance(model, SpanAutoencoder):
+        sizes = {name: min(config[name], n_trs) for name in ("video_dim", "n_voxels")}
+        ways.append(("span training", config | sizes, batch_size))
+        ways.append(("twice the frame_skip", config | {"video_dim": config["video_dim"] // 2}, batch_size))
+    ways += [(f"batches of {n}", None, n) for n in (batch_size // 2, batch_size // 8) if n > 1]
+    fitting = []
+    for name, settings, n_rows in ways:
+        with torch.device("meta"):
+            other = model if settings is None else MultimodalAutoencoder(**settings)
+        plan = plan_memory(other, n_rows, torch.device("cpu"))
+        if plan.needed <= free:
+            fitting.append((name, plan.needed))
+    return fitting
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on a device, within the limit of a container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
+    limit = (group / "memory.max").read_text().strip() if (group / "memory.max").is_file() else "max"
+    return free if limit == "max" else min(free, int(limit) - psutil.Process().memory_info().rss)
