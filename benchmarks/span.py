@@ -4,8 +4,9 @@
 
 Writes features of noise for 17 subjects and 920 TRs to FOLDER once (6 GB), then measures each case in a process of its
 own: seconds per update of 32 TRs and per pass over all training data, and the peak of resident memory. A direct pass
-takes every subject's response as an item, 391 updates; a span pass collapses them into 23 with the same gradient sum,
-so a pass compares equal data, not equal numbers of updates. `--passes` trains that many passes with validation.
+takes every subject's response as an item, 391 updates; a span pass sees the same data in 23, because subjects collapse
+into their mean, so a pass compares equal data and not equal numbers of updates.
+`--passes` trains that many passes with validation.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from giblet.data.features import Features
 from giblet.data.fmri import npy_writer
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig
+from giblet.training.trainer import batch_loss, clip_gradients
 
 N_SUBJECTS, N_TRS, N_PIXELS, N_AUDIO, N_TEXT, N_VOXELS, BATCH = 17, 920, 259_200, 2048, 1024, 85_810, 32
 FRACTIONS = (0.8, 0.2, 0.0)
@@ -80,16 +82,14 @@ def updates(model: nn.Module, data, optimizer: str, precision: str, n_updates: i
     for rows in torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(BATCH)[:n_updates]:
         clock = [time.perf_counter()]
         batch = data[rows.tolist()]
-        stimulus = [batch[name] for name in ("video", "audio", "text")]
-        floors = {name: batch[name] for name in ("weight", "video_floor", "fmri_floor") if name in batch}
         clock.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss, _ = model.compute_loss(model(*stimulus), batch["fmri"], *stimulus, **floors)
+            loss = batch_loss(model, batch)[0]
         clock.append(time.perf_counter())
         step.zero_grad()
         loss.backward()
         clock.append(time.perf_counter())
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        clip_gradients(model, 1.0)
         clock.append(time.perf_counter())
         step.step()
         clock.append(time.perf_counter())

@@ -14,7 +14,7 @@ from giblet.data import simulate_dataset
 from giblet.files import atomic_path
 from giblet.plotting.prediction import plot_prediction
 from giblet.training import TrainingConfig, TrainingError
-from giblet.training.recipe import Run, load_or_train
+from giblet.training.recipe import FULL_SIZE, SMALL, Run, load_or_train
 
 DEFAULTS = TrainingConfig()
 
@@ -35,7 +35,13 @@ def demo(output: Path = Path("giblet-demo"), random_state: int = 0) -> None:
     print(f"open the notebooks on this data:  GIBLET_DATA={data.resolve()} {jupyter} lab notebooks/")
 
 
-def train(data: Path, output: Path, config: Annotated[TrainingConfig, tyro.conf.arg(name="")] = DEFAULTS) -> None:
+def train(
+    data: Path,
+    output: Path,
+    config: Annotated[TrainingConfig, tyro.conf.arg(name="")] = DEFAULTS,
+    full_size: bool = False,
+    direct: bool = False,
+) -> None:
     """Train on a data folder and report held-out prediction.
 
     Parameters
@@ -44,8 +50,13 @@ def train(data: Path, output: Path, config: Annotated[TrainingConfig, tyro.conf.
         Folder with a dataset.toml, see data/README.md.
     output : Path
         Folder for the run, the figure and the table; an interrupted run goes on from it.
+    full_size : bool
+        Train the full-size model on full-size features instead of the small recipe.
+    direct : bool
+        Hold every weight of pixels and voxels instead of their coordinates in the span of the training data.
     """
-    run = load_or_train(data, config, output / "run")
+    recipe = FULL_SIZE if full_size else SMALL
+    run = load_or_train(data, config, output / "run", recipe=recipe, direct=direct)
     report(run, output)
 
 
@@ -80,7 +91,7 @@ def main() -> None:
     """Entry point of the `giblet` command."""
     try:
         tyro.extras.subcommand_cli_from_dict({"demo": demo, "train": train})
-    except (ValueError, FileNotFoundError, TrainingError) as error:
+    except (ValueError, FileNotFoundError, MemoryError, TrainingError) as error:
         sys.exit(f"giblet: {error}")
     except KeyboardInterrupt:
         sys.exit("giblet: interrupted; the same command goes on from the last checkpoint.")

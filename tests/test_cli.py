@@ -41,7 +41,7 @@ def test_bad_setting_is_one_sentence(simulated, tmp_path, monkeypatch):
 
 
 def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("giblet.cli.load_or_train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("giblet.cli.load_or_train", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(SystemExit, match="the same command goes on from the last checkpoint"):
         giblet(monkeypatch, "train", "--data", tmp_path, "--output", tmp_path / "out")
 

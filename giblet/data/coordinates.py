@@ -140,10 +140,11 @@ def project(blocks: Iterable[np.ndarray], vectors: np.ndarray | None) -> tuple[n
 def _column_blocks(dataset: MultimodalDataset, name: str) -> Iterator[np.ndarray]:
     """The 'video' or mean 'fmri' of a split, in blocks of columns: (n_trs, n_block) float64."""
     stored, offsets = (dataset.features.video, dataset.offsets) if name == "video" else (dataset.fmri_mean, [0])
-    scale = 255 if stored.dtype == np.uint8 else 1
+    scale = np.float32(255 if stored.dtype == np.uint8 else 1)
     for offset in offsets:
         for start in range(0, stored.shape[1], BLOCK_COLUMNS):
-            yield stored[dataset.tr_index + offset, start : start + BLOCK_COLUMNS].astype(np.float64) / scale
+            block = stored[dataset.tr_index + offset, start : start + BLOCK_COLUMNS].astype(np.float32)
+            yield (block / scale).astype(np.float64)  # of the very numbers that items hold
             release(stored)
 
 

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import openpyxl
 from nilearn.datasets import load_mni152_brain_mask
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.signal import lfilter
 from tqdm.auto import tqdm
 
@@ -43,6 +43,7 @@ def simulate_dataset(
     run_trs: tuple[int, ...] = (240, 240),
     tr: float = 1.5,
     resolution_mm: int = 8,
+    n_voxels: int | None = None,
     random_state: int = 0,
     progress: bool = True,
 ) -> Path:
@@ -55,6 +56,8 @@ def simulate_dataset(
         one after the other), `mask.nii.gz`, `dataset.toml` and `truth.json` (the planted networks).
     n_subjects, run_trs, tr, resolution_mm : size of the data set
         `run_trs` is the number of TRs of each run; `tr` is in seconds.
+    n_voxels : int, optional
+        Exactly so many voxels, those deepest in the MNI152 brain mask or nearest to it; by default those within it.
     random_state : int
         The same seed writes the same data.
 
@@ -71,26 +74,32 @@ def simulate_dataset(
     path = Path(path)
     settings = {"version": VERSION, "n_subjects": n_subjects, "run_trs": list(run_trs), "tr": tr}
     settings |= {"resolution_mm": resolution_mm, "random_state": random_state}
+    settings |= {"n_voxels": n_voxels} if n_voxels else {}
     if path.exists() and any(path.iterdir()):
         _check_same(path, settings)
         return path
     with atomic_folder(path) as folder:
         scripts, features = _write_movies(folder, run_trs, tr, random_state, progress)
         _write_annotations(folder / "annotations.xlsx", scripts, run_trs, tr)
-        _write_brains(
-            folder, features, n_subjects, tr, resolution_mm, np.random.default_rng((random_state, 0)), progress
-        )
+        mask_img = _brain_mask(resolution_mm, n_voxels)
+        _write_brains(folder, features, n_subjects, tr, mask_img, np.random.default_rng((random_state, 0)), progress)
         (folder / "truth.json").write_text(json.dumps({"planted": PLANTED, "lag_trs": LAG_TRS} | settings, indent=2))
         (folder / "dataset.toml").write_text(_dataset_toml(settings))
     return path
 
 
-def default_data_dir(progress: bool = True) -> Path:
-    """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set kept in the user's cache."""
+def default_data_dir(progress: bool = True, full_size: bool = False) -> Path:
+    """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set kept in the user's cache.
+
+    With `full_size` the simulated brains have the 85,810 voxels of the full-size model: two subjects, one run.
+    """
     if "GIBLET_DATA" in os.environ:
         return Path(os.environ["GIBLET_DATA"])
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return simulate_dataset(cache / "giblet" / f"simulated-v{VERSION}", progress=progress)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "giblet"
+    if not full_size:
+        return simulate_dataset(cache / f"simulated-v{VERSION}", progress=progress)
+    brains = {"n_subjects": 2, "run_trs": (240,), "resolution_mm": 3, "n_voxels": 85_810}
+    return simulate_dataset(cache / f"simulated-full-size-v{VERSION}", **brains, progress=progress)
 
 
 def _check_same(path: Path, settings: dict) -> None:
@@ -188,18 +197,27 @@ def _write_annotations(path: Path, scripts: tuple, run_trs: tuple[int, ...], tr:
     book.save(path)
 
 
+def _brain_mask(resolution_mm: int, n_voxels: int | None) -> nib.Nifti1Image:
+    mask_img = load_mni152_brain_mask(resolution=resolution_mm)
+    mask = np.asarray(mask_img.dataobj) > 0
+    if n_voxels is not None:
+        depth = distance_transform_edt(mask) - distance_transform_edt(~mask)
+        deepest = np.argsort(-depth, axis=None, kind="stable")[:n_voxels]
+        mask = np.isin(np.arange(mask.size), deepest).reshape(mask.shape)
+    return nib.Nifti1Image(mask.astype(np.uint8), mask_img.affine)
+
+
 def _write_brains(
     folder: Path,
     features: tuple,
     n_subjects: int,
     tr: float,
-    resolution_mm: int,
+    mask_img: nib.Nifti1Image,
     rng: np.random.Generator,
     progress: bool,
 ) -> None:
-    mask_img = load_mni152_brain_mask(resolution=resolution_mm)
     mask = np.asarray(mask_img.dataobj) > 0
-    nib.save(nib.Nifti1Image(mask.astype(np.uint8), mask_img.affine), folder / "mask.nii.gz")
+    nib.save(mask_img, folder / "mask.nii.gz")
     networks = seitzman_networks(mask_img)
     columns = {}
     for name in ("pictures", "sound", "meaning"):  # BOLD of every feature, run by run, then to mean 0 and SD 1

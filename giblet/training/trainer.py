@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -170,18 +170,15 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        clip_gradients(self.model, self.config.clip_norm)
         self.optimizer.step()
         return losses
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
         names = [name for name in (*MODALITIES, *WEIGHTING) if name in batch]
         on_device = {name: batch[name].to(self.device, non_blocking=True) for name in names}
-        video, audio, text, fmri = (on_device.pop(name) for name in MODALITIES)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            outputs = self.core(video, audio, text)
-            loss, losses = self.core.compute_loss(outputs, fmri, video, audio, text, **on_device)
-        return loss, losses, outputs["fmri_pred"]
+            return batch_loss(self.core, on_device)
 
     @torch.no_grad()
     def evaluate(self, data: Dataset) -> dict[str, float]:
@@ -228,6 +225,22 @@ class Trainer:
         self.optimizer.load_state_dict(last["optimizer_state_dict"])
         self.history = last["history"]
         self._best = load_checkpoint(output_dir / "best.pt", self.device)["model_state_dict"]
+
+
+def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
+    """The loss of a batch as a data set gives it, its terms, and the predicted fMRI."""
+    video, audio, text, fmri = (batch[name] for name in MODALITIES)
+    outputs = model(video, audio, text)
+    weighting = {name: batch[name] for name in WEIGHTING if name in batch}
+    return *model.compute_loss(outputs, fmri, video, audio, text, **weighting), outputs["fmri_pred"]
+
+
+def clip_gradients(model: nn.Module, max_norm: float) -> None:
+    """As `clip_grad_norm_`, which also writes to gradients that are short enough."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters])
+    if not norm <= max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
 
 
 def _seed(*numbers: int) -> int:

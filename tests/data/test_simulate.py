@@ -152,3 +152,16 @@ def test_subjects_differ_but_share_the_signal(simulated):
     r = dict(zip(networks.names, r, strict=True))
     assert all(0.05 < r[name] < 0.6 for name in PLANTED)
     assert abs(r["SomatomotorDorsal"]) < 0.05
+
+
+def test_exact_number_of_voxels(tmp_path):
+    """The deepest voxels of the brain, or all of it and the nearest around it."""
+    masks = {}
+    for n_voxels in (100, None, 400):
+        path = simulate_dataset(tmp_path / str(n_voxels), **TINY, **({"n_voxels": n_voxels} if n_voxels else {}))
+        masks[n_voxels] = np.asarray(nib.load(path / "mask.nii.gz").dataobj) > 0
+        assert nib.load(path / "sub-01.nii.gz").shape == (*masks[n_voxels].shape, 20)
+    assert (masks[100].sum(), masks[400].sum()) == (100, 400)
+    assert 100 < masks[None].sum() < 400
+    assert not (masks[100] & ~masks[None]).any()
+    assert not (masks[None] & ~masks[400]).any()

@@ -4,11 +4,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
-from giblet.models import MultimodalAutoencoder
+from giblet.data import MultimodalDataset, fit_span
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
 from giblet.training.checkpoint import save_checkpoint
+from giblet.training.trainer import clip_gradients
 
 CONFIG = TrainingConfig(
     epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6, precision="float32"
@@ -206,3 +209,89 @@ def test_bfloat16_arithmetic_keeps_float32_weights(tmp_path):
 def test_missing_checkpoint_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt is missing: train first"):
         load_checkpoint(tmp_path / "nothing.pt")
+
+
+@pytest.fixture
+def in_span(tmp_path, rng) -> dict:
+    """Two data sets of the same arrays, and the bases of the first."""
+    arrays = {name: rng.standard_normal((150, width)) for name, width in WIDTHS.items() if name != "fmri"}
+    latents = rng.standard_normal((150, 3))
+    arrays |= {"video": latents @ rng.standard_normal((3, 200)), "fmri": rng.standard_normal((3, 150, 170))}
+    arrays["video"] += 0.1 * rng.standard_normal((150, 200))
+    arrays["fmri"] += latents @ rng.standard_normal((3, 170))
+    settings = {"average": True, "fractions": (0.6, 0.2, 0.2)}
+    data = {s: MultimodalDataset.from_arrays(**arrays, split=s, **settings) for s in ("train", "val")}
+    return data | {"span": fit_span(data["train"], tmp_path / "bases", progress=False)}
+
+
+def span_trainer(in_span: dict, seed: int = 0) -> Trainer:
+    torch.manual_seed(seed)
+    settings = {"bottleneck_dim": 8, "width": 1 / 32, "measured_weight": 1.0}
+    model = SpanAutoencoder(in_span["span"], **in_span["train"].model_dims, **settings)
+    return Trainer(model, in_span["train"], in_span["val"], CONFIG)
+
+
+def test_span_model_trains_and_its_scores_are_those_of_the_full_size_one(in_span, tmp_path):
+    """Held-out losses and the r of voxels, against the materialised model on the data set itself."""
+    trainer = span_trainer(in_span)
+    history = trainer.fit(tmp_path / "run", progress=False)
+    assert history[-1]["train"]["total"] < history[0]["train"]["total"]
+    direct = Trainer(trainer.model.materialize(), in_span["train"], in_span["val"], CONFIG)
+    assert trainer.evaluate(trainer.val) == pytest.approx(direct.evaluate(in_span["val"]), rel=1e-4)
+    assert trainer.evaluate(trainer.val)["r"] > 0.1
+
+
+def test_span_run_resumes_and_loads(in_span, tmp_path):
+    def interrupt(history):
+        if len(history) == 3:
+            raise KeyboardInterrupt
+
+    whole = span_trainer(in_span)
+    history = whole.fit(tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        span_trainer(in_span).fit(tmp_path / "run", interrupt, progress=False)
+    resumed = span_trainer(in_span, seed=9)
+    assert resumed.fit(tmp_path / "run", progress=False) == history
+    assert_same(state_of(whole), state_of(resumed))
+    model = load_model(tmp_path / "run/best.pt")
+    assert isinstance(model, SpanAutoencoder)
+    assert_same(model.state_dict(), state_of(whole))
+
+
+def test_bases_that_moved_are_asked_for(in_span, tmp_path):
+    trainer, path = span_trainer(in_span), in_span["span"].path
+    trainer.fit(tmp_path / "run", progress=False)
+    moved = path.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match="holds no bases"):
+        load_model(tmp_path / "run/best.pt")
+    assert_same(load_model(tmp_path / "run/best.pt", span=moved).state_dict(), state_of(trainer))
+    other = fit_span(in_span["train"], tmp_path / "bases", rank=20, progress=False)
+    with pytest.raises(ValueError, match=f"holds bases {other.id}, expected {in_span['span'].id}"):
+        load_model(tmp_path / "run/best.pt", span=other.path)
+
+
+def test_run_in_other_bases_is_refused(in_span, tmp_path):
+    span_trainer(in_span).fit(tmp_path / "run", progress=False)
+    other = in_span | {"span": fit_span(in_span["train"], tmp_path / "bases", dtype=np.float64, progress=False)}
+    with pytest.raises(ValueError, match=r"span=.*choose another folder"):
+        span_trainer(other).fit(tmp_path / "run", progress=False)
+
+
+def test_run_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("giblet.training.memory.free_memory", lambda device: 10_000)
+    with pytest.raises(MemoryError, match="too small"):
+        new_trainer().fit(tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 100.0])
+def test_clipping_is_that_of_torch(max_norm):
+    models = [nn.Linear(5, 4), nn.Linear(5, 4)]
+    for model, clip in zip(
+        models, (clip_gradients, lambda m, n: nn.utils.clip_grad_norm_(m.parameters(), n)), strict=True
+    ):
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.full_like(parameter, number + 1.0)
+        clip(model, max_norm)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a.grad, b.grad)

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from giblet.models import MultimodalAutoencoder
+from giblet.training.memory import check_memory, free_memory, plan_memory
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def direct() -> MultimodalAutoencoder:
+    with torch.device("meta"):
+        return MultimodalAutoencoder()
+
+
+def with_free(monkeypatch, gigabytes: float) -> None:
+    monkeypatch.setattr("giblet.training.memory.free_memory", lambda device: int(gigabytes * 1e9))
+
+
+def test_plan_counts_every_copy_of_the_weights(direct, monkeypatch):
+    """Weights, gradients, two moments and the best weights so far: 5 x 7.74 GB, beside the activations."""
+    with_free(monkeypatch, 50)
+    plan = check_memory(direct, 736, 32, CPU)
+    activations = plan.parts["activations"]
+    assert sum(plan.parts.values()) == 5 * 4 * 1_935_360_498 + activations
+    assert plan.needed == 4 * 4 * 1_935_360_498 + activations
+    assert "38." in str(plan)
+    assert "weights 7.74" in str(plan)
+
+
+def test_model_that_does_not_fit_is_refused_with_what_would(direct, monkeypatch):
+    with_free(monkeypatch, 16)
+    with pytest.raises(
+        MemoryError, match=r"38\.\d GB to train.*what would fit: span training \(1\.\d GB\)\.$"
+    ) as error:
+        check_memory(direct, 736, 32, CPU)
+    assert "frame_skip" not in str(error.value)  # it would not be enough
+    with_free(monkeypatch, 25)
+    with pytest.raises(MemoryError, match=r"span training.*twice the frame_skip \(2\d\.\d GB\)"):
+        check_memory(direct, 736, 32, CPU)
+
+
+def test_smaller_batch_is_named_where_it_helps(direct, monkeypatch):
+    """At 4,096 TRs a batch the activations decide."""
+    need = {n: plan_memory(direct, n, CPU).needed / 1e9 for n in (4096, 2048, 512)}
+    with_free(monkeypatch, (need[2048] + need[4096]) / 2)
+    with pytest.raises(MemoryError, match=r"batches of 2048 .*batches of 512"):
+        check_memory(direct, 736, 4096, CPU)
+    with_free(monkeypatch, 0.001)
+    with pytest.raises(MemoryError, match="neither a smaller batch nor fewer frames would fit"):
+        check_memory(direct, 736, 32, CPU)
+
+
+def test_free_memory_is_between_nothing_and_everything():
+    import psutil
+
+    assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
