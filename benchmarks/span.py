@@ -11,6 +11,7 @@ into their mean, so a pass compares equal data and not equal numbers of updates.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,14 +24,15 @@ import torch
 from torch import nn
 
 from giblet.data import CoordinateDataset, MultimodalDataset, fit_span
+from giblet.data.coordinates import BLOCK_COLUMNS
 from giblet.data.features import Features
 from giblet.data.fmri import npy_writer
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.models.span import fit_basis
 from giblet.training import Trainer, TrainingConfig
 from giblet.training.trainer import batch_loss, clip_gradients
 
 N_SUBJECTS, N_TRS, N_PIXELS, N_AUDIO, N_TEXT, N_VOXELS, BATCH = 17, 920, 259_200, 2048, 1024, 85_810, 32
-FRACTIONS = (0.8, 0.2, 0.0)
 SPAN_CASES = [
     {"optimizer": optimizer, "measured_weight": measured, "precision": precision}
     for optimizer, measured, precision in (
@@ -101,36 +103,57 @@ def updates(model: nn.Module, data, optimizer: str, precision: str, n_updates: i
 
 def measure(folder: Path, case: dict) -> dict:
     """One case; the peak is that of this process, imports and all."""
-    start, kind = time.perf_counter(), case["kind"]
-    if kind == "prepare":
-        model = span_model(folder)
-        for split in ("train", "val"):
-            CoordinateDataset(Prepared(folder, split, True), model.span)
-        result = {"seconds": time.perf_counter() - start}
-    elif kind == "direct":
-        data = Prepared(folder, "train", False)
-        parts = updates(MultimodalAutoencoder(**data.model_dims), data, "SGD", "float32", 4)
-        result = {"parts": parts, "updates": -(-len(data) // BATCH)}
-    elif kind == "span":
-        model = span_model(folder, measured_weight=case["measured_weight"])
-        data = CoordinateDataset(Prepared(folder, "train", True), model.span)
-        result = {"parts": updates(model.core, data, case["optimizer"], case["precision"], 23), "updates": 23}
-    elif kind == "passes":
-        result = run_passes(folder, case["passes"])
-    elif kind == "core":  # growth with the number of training TRs
-        result = {
-            "parts": updates(*core_of(case["n_trs"]), "AdamW", "float32", 12),
-            "updates": -(-case["n_trs"] // BATCH),
-        }
-    else:
-        result = machine()
+    kind = case.pop("kind")
+    kinds = {"machine": machine, "prepare": run_prepare, "span": run_span, "core": run_core, "basis": run_basis}
+    result = (kinds | {"direct": run_direct, "passes": run_passes})[kind](folder, **case)
     return result | {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
-def run_passes(folder: Path, n_passes: int) -> dict:
+def run_prepare(folder: Path) -> dict:
+    """Mean over subjects, bases and coordinates, where they are not there yet."""
+    start = time.perf_counter()
+    model = span_model(folder)
+    for split in ("train", "val"):
+        CoordinateDataset(Prepared(folder, split, True), model.span)
+    return {"seconds": time.perf_counter() - start}
+
+
+def run_span(folder: Path, optimizer: str, measured_weight: float, precision: str) -> dict:
+    """One pass of span training."""
+    model = span_model(folder, measured_weight=measured_weight)
+    data = CoordinateDataset(Prepared(folder, "train", True), model.span)
+    return {"parts": updates(model.core, data, optimizer, precision, 23), "updates": 23}
+
+
+def run_direct(folder: Path) -> dict:
+    """Four updates of the full-size model."""
+    data = Prepared(folder, "train", False)
+    parts = updates(MultimodalAutoencoder(**data.model_dims), data, "SGD", "float32", 4)
+    return {"parts": parts, "updates": -(-len(data) // BATCH)}
+
+
+def run_core(folder: Path, n_trs: int) -> dict:
+    """Growth of an update with the number of training TRs; the number of voxels does not enter."""
+    return {"parts": updates(*core_of(n_trs), "AdamW", "float32", 12), "updates": -(-n_trs // BATCH)}
+
+
+def run_basis(folder: Path, n_trs: int, n_values: int) -> dict:
+    """Growth of the bases, from noise that is drawn anew in each of the three readings."""
+
+    def blocks():
+        for start in range(0, n_values, BLOCK_COLUMNS):
+            yield np.random.default_rng(start).random((n_trs, min(BLOCK_COLUMNS, n_values - start)))
+
+    start = time.perf_counter()
+    for _ in fit_basis(blocks)[0]:
+        pass
+    return {"seconds": time.perf_counter() - start}
+
+
+def run_passes(folder: Path, passes: int) -> dict:
     """The trainer itself, with validation, checkpoints every five passes and the float32 of measured_weight 0."""
     model = span_model(folder)
-    config = TrainingConfig(epochs=n_passes, patience=n_passes, precision="float32", learning_rate=1e-4)
+    config = TrainingConfig(epochs=passes, patience=passes, precision="float32", learning_rate=1e-4)
     data, times = {split: Prepared(folder, split, True) for split in ("train", "val")}, [time.perf_counter()]
     with tempfile.TemporaryDirectory(dir=folder) as run:
         trainer = Trainer(model, data["train"], data["val"], config)
@@ -155,7 +178,7 @@ def core_of(n_trs: int) -> tuple[nn.Module, object]:
     return core, Noise()
 
 
-def machine() -> dict:
+def machine(folder: Path) -> dict:
     """What this machine can do: multiplications a second, and bytes read and written a second."""
     a, x, y = torch.randn(4096, 4096), torch.randn(100_000_000), torch.randn(100_000_000)
     rates = {}
@@ -188,9 +211,12 @@ def floor(rates: dict, core: MultimodalAutoencoder, measured: bool, precision: s
     )
 
 
-def run(folder: Path, **case) -> dict:
+def run(folder: Path, huge_pages: str = "1", **case) -> dict:
+    """A case in a process of its own; huge pages are giblet's default and off in torch."""
     command = [sys.executable, __file__, str(folder), "--case", json.dumps(case)]
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1])
+    environment = os.environ | {"THP_MEM_ALLOC_ENABLE": huge_pages}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(name: str, result: dict, lowest: float | None = None) -> tuple[float, float]:
@@ -221,7 +247,8 @@ def main() -> None:
     print(", ".join(f"{name} {rates[name] / 1e9:.0f} G/s" for name in ("float32", "bf16", "bytes")))
     prepared = run(folder, kind="prepare")
     print(f"group mean, bases and coordinates, once: {prepared['seconds']:.0f} s, {prepared['gigabytes']:.2f} GB")
-    cores = {n: core_of(n)[0] for n in (200, 736, 1976, 5000)}
+    with torch.device("meta"):  # this process stays small: what it starts inherits its peak
+        cores = {n: core_of(n)[0] for n in (200, 736, 1976, 5000)}
     results = {}
     for case in SPAN_CASES:
         name = f"span {case['optimizer']} {case['precision']} m={case['measured_weight']}"
@@ -231,10 +258,17 @@ def main() -> None:
         report(
             f"core of {n_trs} TRs, AdamW", run(folder, kind="core", n_trs=n_trs), floor(rates, core, False, "float32")
         )
+    for n_trs, n_values in ((200, N_PIXELS), (736, N_PIXELS), (1976, N_PIXELS), (736, N_VOXELS), (736, 3 * N_VOXELS)):
+        basis = run(folder, kind="basis", n_trs=n_trs, n_values=n_values)
+        print(
+            f"basis of {n_trs} TRs x {n_values:,}, once: {basis['seconds']:.0f} s, {basis['gigabytes']:.2f} GB",
+            flush=True,
+        )
     if not arguments.skip_direct:
-        direct = report("direct SGD float32 m=0", run(folder, kind="direct"))
-        for name, (update, whole) in results.items():
-            print(f"direct / {name}: {direct[0] / update:.0f} x an update, {direct[1] / whole:.0f} x a pass")
+        for label, huge_pages in (("direct", "1"), ("direct, torch's pages", "0")):
+            direct = report(f"{label} SGD float32 m=0", run(folder, huge_pages, kind="direct"))
+            for name, (update, whole) in results.items():
+                print(f"  / {name}: {direct[0] / update:.1f} x an update, {direct[1] / whole:.0f} x a pass")
     if arguments.passes:
         passes = run(folder, kind="passes", passes=arguments.passes)
         print(
