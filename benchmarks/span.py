@@ -30,7 +30,7 @@ from giblet.data.fmri import npy_writer
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.models.span import fit_basis
 from giblet.training import Trainer, TrainingConfig
-from giblet.training.trainer import batch_loss, clip_gradients
+from giblet.training.step import batch_loss, clip_gradients
 
 N_SUBJECTS, N_TRS, N_PIXELS, N_AUDIO, N_TEXT, N_VOXELS, BATCH = 17, 920, 259_200, 2048, 1024, 85_810, 32
 SPAN_CASES = [

@@ -14,6 +14,8 @@ from giblet.data import simulate_dataset
 from giblet.files import atomic_path
 from giblet.plotting.prediction import plot_prediction
 from giblet.training import TrainingConfig, TrainingError
+from giblet.training.config import resolve_device
+from giblet.training.distributed import process_group, rank
 from giblet.training.recipe import FULL_SIZE, SMALL, Run, load_or_train
 
 DEFAULTS = TrainingConfig()
@@ -42,7 +44,7 @@ def train(
     full_size: bool = False,
     direct: bool = False,
 ) -> None:
-    """Train on a data folder and report held-out prediction.
+    """Train on a data folder and report held-out prediction; on several GPUs or machines when torchrun starts it.
 
     Parameters
     ----------
@@ -56,8 +58,11 @@ def train(
         Hold every weight of pixels and voxels instead of their coordinates in the span of the training data.
     """
     recipe = FULL_SIZE if full_size else SMALL
-    run = load_or_train(data, config, output / "run", recipe=recipe, direct=direct)
-    report(run, output)
+    with process_group(resolve_device(config)):
+        run = load_or_train(data, config, output / "run", recipe=recipe, direct=direct)
+        first = rank() == 0
+    if first:
+        report(run, output)
 
 
 def report(run: Run, output: Path) -> None:
@@ -95,3 +100,7 @@ def main() -> None:
         sys.exit(f"giblet: {error}")
     except KeyboardInterrupt:
         sys.exit("giblet: interrupted; the same command goes on from the last checkpoint.")
+
+
+if __name__ == "__main__":  # `torchrun -m giblet.cli`
+    main()

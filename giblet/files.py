@@ -19,8 +19,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        if os.name == "posix":  # the new name itself survives a loss of power
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Delete what killed writers of the files `names` (a glob) left half-written; nobody may be writing."""
+    for temporary in folder.glob(f".{'[0-9a-f]' * 32}-{names}"):
+        temporary.unlink()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from giblet.training.checkpoint import load_checkpoint, load_model, save_checkpoint
 from giblet.training.config import TrainingConfig
+from giblet.training.launcher import launch
 from giblet.training.trainer import Trainer, TrainingError
 
-__all__ = ["Trainer", "TrainingConfig", "TrainingError", "load_checkpoint", "load_model", "save_checkpoint"]
+__all__ = ["Trainer", "TrainingConfig", "TrainingError", "launch", "load_checkpoint", "load_model", "save_checkpoint"]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from giblet.training.distributed import local_rank
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -15,7 +17,10 @@ class TrainingConfig:
     epochs : int
         Passes over the training TRs, unless early stopping ends the run before.
     batch_size : int
-        TRs a step; an epoch is cut into equal batches of at most this size.
+        TRs a step, over all ranks; an epoch is cut into equal batches of at most this size.
+    micro_batches : int
+        Parts of a batch that are worked on one after the other or by different ranks, each with BatchNorm statistics
+        and dropout of its own; their number, and not that of the ranks, decides the numbers. 0 is one a rank.
     learning_rate : float
         Of AdamW, at the end of the warm-up; then it falls along a cosine to 0.
     weight_decay : float
@@ -29,15 +34,19 @@ class TrainingConfig:
     checkpoint_every : int
         Epochs between checkpoints: what an interruption can cost.
     random_state : int
-        Seeds the order of the TRs and the dropout of every step.
+        Seeds the order of the TRs and the dropout of every micro-batch.
     device : str
-        'auto' is the GPU if there is one, else the CPU.
+        'auto' is the GPU if there is one (under `torchrun` each rank's own), else the CPU.
     precision : 'auto', 'bf16' or 'float32'
         Of the arithmetic; weights are always float32. 'auto' is bfloat16 where the device computes in it.
+    shard : bool
+        Several ranks keep a share each of weights, gradients and optimiser state (FSDP2), for a model that does not
+        fit one device.
     """
 
     epochs: int = 60
     batch_size: int = 32
+    micro_batches: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
@@ -47,11 +56,14 @@ class TrainingConfig:
     random_state: int = 0
     device: str = "auto"
     precision: str = "auto"
+    shard: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number.")
+        if self.micro_batches < 0:
+            raise ValueError(f"micro_batches is {self.micro_batches}, expected a positive number, or 0 for one a rank.")
         if self.precision not in ("auto", "bf16", "float32"):
             raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'float32'.")
 
@@ -65,10 +77,11 @@ def learning_rate_at(step: int, n_steps: int, config: TrainingConfig) -> float:
 
 
 def resolve_device(config: TrainingConfig) -> torch.device:
-    """The device to train on."""
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device to train on; of several GPUs that of this rank."""
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
 
 
 def resolve_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:

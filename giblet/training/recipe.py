@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training.config import TrainingConfig
-from giblet.training.trainer import Trainer
+from giblet.training.checkpoint import load_model
+from giblet.training.config import TrainingConfig, resolve_device
+from giblet.training.distributed import process_group, rank
+from giblet.training.trainer import PLACE, Trainer
 
 # Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two CPU cores.
 VIDEO = VideoProcessor(height=45, width=80, frame_skip=4)
@@ -87,7 +90,7 @@ def load_or_train(
     direct: bool = False,
     **settings,
 ) -> Run:
-    """Train the recipe's model on a data folder, once.
+    """Train the recipe's model on a data folder, once; under `torchrun`, with all ranks.
 
     Parameters
     ----------
@@ -98,10 +101,14 @@ def load_or_train(
         As in `build_model`.
     """
     config = config or TrainingConfig()
-    data = open_data(data_dir, recipe, progress)
-    model = build_model(data["train"], config.random_state, recipe, direct, progress, **settings)
-    span = model.span.id if isinstance(model, SpanAutoencoder) else None
-    key = json.dumps([data["train"].cache.name, model.get_config(), asdict(config), span], sort_keys=True)
-    folder = Path(output_dir or Path(data_dir) / "runs" / hashlib.sha256(key.encode()).hexdigest()[:12])
-    history = Trainer(model, data["train"], data["val"], config).fit(folder, on_epoch, progress)
-    return Run(model, data, history, folder)
+    with process_group(resolve_device(config)):
+        data = open_data(data_dir, recipe, progress)
+        with torch.device("meta") if config.shard and rank() > 0 else nullcontext():  # the first rank's weights count
+            model = build_model(data["train"], config.random_state, recipe, direct, progress, **settings)
+        trainer = Trainer(model, data["train"], data["val"], config)
+        span = model.span.id if isinstance(model, SpanAutoencoder) else None
+        what = {name: value for name, value in asdict(trainer.config).items() if name not in PLACE}
+        key = json.dumps([data["train"].cache.name, model.get_config(), what, span], sort_keys=True)
+        folder = Path(output_dir or Path(data_dir) / "runs" / hashlib.sha256(key.encode()).hexdigest()[:12])
+        history = trainer.fit(folder, on_epoch, progress)
+    return Run(load_model(folder / "best.pt") if config.shard else model, data, history, folder)

@@ -2,25 +2,39 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from filelock import FileLock, Timeout
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from giblet.data import CoordinateDataset
-from giblet.files import atomic_path
+from giblet.files import atomic_path, remove_leftovers
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training.checkpoint import load_checkpoint, save_checkpoint
+from giblet.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from giblet.training.config import TrainingConfig, learning_rate_at, resolve_device, resolve_dtype
+from giblet.training.distributed import (
+    all_sum,
+    check_joined,
+    distribute,
+    gather,
+    n_ranks,
+    no_sync,
+    rank,
+    scatter,
+    scatter_optimizer,
+)
 from giblet.training.memory import check_memory
+from giblet.training.signals import SIGINT, StopSignals
+from giblet.training.step import MODALITIES, WEIGHTING, BatchLoss, RunningStatistics, clip_gradients, seed_of
 
-MODALITIES = ("video", "audio", "text", "fmri")
-WEIGHTING = ("weight", "video_floor", "fmri_floor")  # see MultimodalAutoencoder.compute_loss
+PLACE = ("device", "shard")  # settings of where a run goes on, not of what it computes
 
 
 class TrainingError(RuntimeError):
@@ -30,8 +44,12 @@ class TrainingError(RuntimeError):
 class Trainer:
     """Train a model, keeping the checkpoint with the lowest validation loss.
 
-    A run is a folder: `log.jsonl` (one line an epoch), `best.pt`, and `last.pt`, from which an interrupted
-    run goes on exactly as if it had not been interrupted.
+    A run is a folder: `log.jsonl` (one line an epoch), `best.pt` and the same weights as `best.safetensors`, and
+    `last.pt`, from which an interrupted run goes on exactly as if it had not been interrupted. SIGTERM, SIGUSR1 and
+    SIGINT are answered at the next step: `last.pt` is written, and the process ends (by KeyboardInterrupt after
+    SIGINT). No state of a random generator outlives a step: seeds come from `random_state`, step and micro-batch.
+
+    Under `torchrun`, within `process_group`, the ranks train together; every method is called by all of them.
 
     Parameters
     ----------
@@ -44,21 +62,39 @@ class Trainer:
     """
 
     def __init__(self, model: MultimodalAutoencoder, train: Dataset, val: Dataset, config: TrainingConfig):
-        self.config = config
+        check_joined()
+        self.config = replace(config, micro_batches=config.micro_batches or n_ranks())
         self.device = resolve_device(config)
         self.dtype = resolve_dtype(config, self.device)
-        self.model, self.core = model.to(self.device), model
+        self.model, self.core = model, model
         if isinstance(model, SpanAutoencoder):
             self.core = model.core
             train, val = CoordinateDataset(train, model.span), CoordinateDataset(val, model.span, voxels=True)
         self.train, self.val = train, val
         self.n_batches = math.ceil(len(train) / config.batch_size)
         self.n_steps = config.epochs * self.n_batches
+        self._check_micro_batches()
+        self._loss = distribute(BatchLoss(self.core), self.device, config.shard)
+        model.to(self.device)
+        self._statistics = RunningStatistics(self.core)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            self.core.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self.step = 0
         self.history: list[dict] = []
+        self._sums: dict[str, float] = {}  # losses of the epoch so far
         self._best: dict[str, Tensor] = {}  # state of the best epoch so far
+        self._exported: int | None = None  # epoch of best.pt
+
+    def _check_micro_batches(self) -> None:
+        n_micro, n_trs = self.config.micro_batches, len(self.train) // self.n_batches
+        if n_micro % n_ranks():
+            raise ValueError(f"micro_batches is {n_micro}, expected a multiple of the {n_ranks()} ranks.")
+        if n_trs // n_micro < 2:
+            raise ValueError(
+                f"{n_micro} micro-batches of a batch of {n_trs} TRs leave less than the two TRs that BatchNorm needs: "
+                f"raise batch_size, or train on fewer ranks or in fewer micro_batches."
+            )
 
     def fit(
         self,
@@ -70,7 +106,7 @@ class Trainer:
 
         Parameters
         ----------
-        output_dir : folder of the run
+        output_dir : folder of the run; several machines share it
         on_epoch : callable
             Called with the history after every epoch, and at the start of a resumed run.
 
@@ -85,37 +121,32 @@ class Trainer:
         ValueError
             If the folder holds a run with other settings.
         TrainingError
-            If a loss is not finite.
+            If a loss is not finite, or another process trains in the folder.
         MemoryError
             If the device is too small, see `check_memory`.
+        SystemExit
+            With code 0 after SIGTERM or SIGUSR1.
         """
         output_dir = Path(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
-        self._resume(output_dir)
-        if self.history:
-            on_epoch(self.history)
-        if not self._finished():
-            plan = check_memory(self.core, len(self.train), self.config.batch_size, self.device)
-            if progress:
-                print(plan)
-        silent = not progress or self._finished()
-        bar = tqdm(total=self.n_steps, initial=self._step, desc="training", unit="step", disable=silent)
-        with bar, torch.random.fork_rng():
-            while not self._finished():
-                self.history.append(self._epoch(output_dir, bar))
-                if self.best_epoch == len(self.history) - 1:
-                    self._keep_best()
-                if len(self.history) % self.config.checkpoint_every == 0 or self._finished():
-                    self._save(output_dir)
-                bar.set_postfix({name: f"{self.history[-1]['val'][name]:.3f}" for name in ("total", "r")})
+        with _only_trainer(output_dir), StopSignals() as self._signals, torch.random.fork_rng():
+            self._resume(output_dir)
+            if self.history:
                 on_epoch(self.history)
+            progress = progress and rank() == 0 and not self._finished()
+            if not self._finished():
+                n_rows = math.ceil(self.config.batch_size / self.config.micro_batches)
+                shards = n_ranks() if self.config.shard else 1
+                plan = check_memory(self.core, len(self.train), n_rows, self.device, shards)
+                if progress:
+                    print(plan)
+            with tqdm(total=self.n_steps, initial=self.step, desc="training", unit="step", disable=not progress) as bar:
+                while not self._finished():
+                    self._epoch(output_dir, bar)
+                    on_epoch(self.history)
         self.model.load_state_dict(self._best)
         self.model.eval()
         return self.history
-
-    def _keep_best(self) -> None:
-        for name, value in self.model.state_dict().items():
-            self._best.setdefault(name, torch.empty_like(value)).copy_(value)
 
     @property
     def best_epoch(self) -> int:
@@ -129,126 +160,188 @@ class Trainer:
             return None
         return {"id": self.model.span.id, "path": str(self.model.span.path.resolve())}
 
-    @property
-    def _step(self) -> int:
-        return len(self.history) * self.n_batches
-
     def _finished(self) -> bool:
         n_done = len(self.history)
         return n_done >= self.config.epochs or (n_done > 0 and n_done - 1 - self.best_epoch >= self.config.patience)
 
-    def _epoch(self, output_dir: Path, bar: tqdm) -> dict:
+    def _epoch(self, output_dir: Path, bar: tqdm) -> None:
         epoch = len(self.history)
-        generator = torch.Generator().manual_seed(_seed(self.config.random_state, 0, epoch))
-        batches = torch.tensor_split(torch.randperm(len(self.train), generator=generator), self.n_batches)
-        sums: dict[str, float] = {}
         self.model.train()
-        for index, (batch, size) in enumerate(_load(self.train, batches)):
-            step = epoch * self.n_batches + index
-            losses = self._train_step(step, batch, output_dir)
-            sums = {name: sums.get(name, 0.0) + size * value for name, value in losses.items()}
+        for n_trs, batches in self._batches(epoch, self.step - epoch * self.n_batches):
+            stop = self._train_step(n_trs, batches, output_dir)
+            self.step += 1
             bar.update()
-        return {
+            if stop is not None:
+                self._save(output_dir)
+                if rank() == 0:
+                    print(f"asked to stop: saved step {self.step} in {output_dir / 'last.pt'}", file=sys.stderr)
+                raise stop
+        entry = {
             "epoch": epoch,
-            "step": (epoch + 1) * self.n_batches,
-            "learning_rate": learning_rate_at(step, self.n_steps, self.config),
-            "train": {name: value / len(self.train) for name, value in sums.items()},
+            "step": self.step,
+            "learning_rate": learning_rate_at(self.step - 1, self.n_steps, self.config),
+            "train": {name: value / len(self.train) for name, value in self._sums.items()},
             "val": self.evaluate(self.val),
         }
+        self.history.append(entry)
+        self._sums = {}
+        if self.best_epoch == epoch:
+            self._keep_best(self.model.state_dict())
+        if len(self.history) % self.config.checkpoint_every == 0 or self._finished():
+            self._save(output_dir)
+        bar.set_postfix({name: f"{entry['val'][name]:.3f}" for name in ("total", "r")})
 
-    def _train_step(self, step: int, batch: dict[str, Tensor], output_dir: Path) -> dict[str, float]:
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Iterator[dict[str, Tensor]]]]:
+        """From step `first` of an epoch on: the TRs of the whole batch, and this rank's micro-batches of it."""
+        generator = torch.Generator().manual_seed(seed_of(self.config.random_state, 0, epoch))
+        order = torch.randperm(len(self.train), generator=generator)
+        rows = torch.tensor_split(order, self.n_batches)[first:]
+        parts = [torch.tensor_split(batch, self.config.micro_batches) for batch in rows]
+        batches = _load(self.train, [part[micro] for part in parts for micro in self._micro_batches])
+        return ((len(batch), batches) for batch in rows)
+
+    @property
+    def _micro_batches(self) -> range:
+        """Numbers of this rank's micro-batches."""
+        n_mine = self.config.micro_batches // n_ranks()
+        return range(rank() * n_mine, (rank() + 1) * n_mine)
+
+    def _train_step(self, n_trs: int, batches: Iterator[dict[str, Tensor]], output_dir: Path) -> BaseException | None:
+        """One update; what to raise if a rank was asked to stop."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, self.n_steps, self.config)
-        torch.manual_seed(_seed(self.config.random_state, 1, step))  # dropout depends on the step alone
-        loss, losses, _ = self._losses(batch)
-        if not math.isfinite(losses["total"]):
+            group["lr"] = learning_rate_at(self.step, self.n_steps, self.config)
+        self.optimizer.zero_grad()
+        before, after, sums = self._statistics.read(), 0, 0
+        for micro in self._micro_batches:
+            self._statistics.write(before)
+            torch.manual_seed(seed_of(self.config.random_state, 1, self.step, micro))  # dropout depends on these alone
+            batch = next(batches)
+            size = len(batch["fmri"])
+            with no_sync(self._loss, last=micro == self._micro_batches[-1]):
+                loss, losses, _ = self._losses(batch)
+                (loss * (size * n_ranks() / n_trs)).backward()  # DDP and FSDP2 take the mean over ranks
+            after = after + self._statistics.read()
+            sums = sums + size * torch.tensor(list(losses.values()), dtype=torch.float64)
+        self._statistics.write(all_sum(after) / self.config.micro_batches)
+        asked = self._signals.asked()
+        flags = torch.tensor([asked is not None, asked == SIGINT], dtype=torch.float64)
+        *sums, stopped, interrupted = all_sum(torch.cat([sums, flags]).to(self.device)).tolist()
+        self._check_finite(sums[list(losses).index("total")], output_dir)
+        clip_gradients(self.core, self.config.clip_norm)
+        self.optimizer.step()
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in zip(losses, sums, strict=True)}
+        return None if not stopped else KeyboardInterrupt() if interrupted else SystemExit(0)
+
+    def _check_finite(self, loss: float, output_dir: Path) -> None:
+        if not math.isfinite(loss):
             last = output_dir / "last.pt"
             kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
             raise TrainingError(
-                f"the loss at step {step} is {losses['total']}: {kept}; "
-                f"lower the learning rate or look for NaN in the data."
+                f"the loss at step {self.step} is {loss}: {kept}; lower the learning rate or look for NaN in the data."
             )
-        self.optimizer.zero_grad()
-        loss.backward()
-        clip_gradients(self.model, self.config.clip_norm)
-        self.optimizer.step()
-        return losses
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
         names = [name for name in (*MODALITIES, *WEIGHTING) if name in batch]
         on_device = {name: batch[name].to(self.device, non_blocking=True) for name in names}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            return batch_loss(self.core, on_device)
+            return self._loss(on_device)
 
     @torch.no_grad()
     def evaluate(self, data: Dataset) -> dict[str, float]:
         """Losses over a data set, and `r`: the mean over voxels of the correlation of predicted and measured fMRI."""
         self.model.eval()
-        sums: dict[str, float] = {}
-        moments = 0
-        for batch, size in _load(data, torch.arange(len(data)).split(self.config.batch_size)):
+        parts = [torch.tensor_split(rows, n_ranks()) for rows in torch.arange(len(data)).split(self.config.batch_size)]
+        sums, moments = 0, 0
+        # a rank without a part still runs, as sharded layers need every rank: on a row that does not count
+        rows = [part[rank()] if len(part[rank()]) else part[0][:1] for part in parts]
+        for batch, part in zip(_load(data, rows), parts, strict=True):
+            n_trs = len(part[rank()])
             _, losses, fmri_pred = self._losses(batch)
-            sums = {name: sums.get(name, 0.0) + size * value for name, value in losses.items()}
+            sums = sums + n_trs * torch.tensor(list(losses.values()), dtype=torch.float64)
             if "voxels" in batch:
                 fmri_pred = self.model.fmri_basis.expand(fmri_pred)
             x, y = fmri_pred.double(), batch.get("voxels", batch["fmri"]).to(self.device).double()
+            x, y = x[:n_trs], y[:n_trs]
             moments = moments + torch.stack([v.sum(0) for v in (x, y, x * x, y * y, x * y)]) / len(data)
-        x, y, xx, yy, xy = moments
+        means = (all_sum(sums.to(self.device)) / len(data)).tolist()
+        x, y, xx, yy, xy = all_sum(moments)
         r = (xy - x * y) / ((xx - x**2) * (yy - y**2)).clamp(min=1e-12).sqrt()
-        return {name: value / len(data) for name, value in sums.items()} | {"r": r.mean().item()}
+        return dict(zip(losses, means, strict=True)) | {"r": r.mean().item()}
+
+    def _keep_best(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            self._best.setdefault(name, torch.empty_like(value)).copy_(value)
 
     def _save(self, output_dir: Path) -> None:
-        """Write the log, `best.pt`, then `last.pt`: whatever `last.pt` speaks of is there before it."""
+        """Write the log and `last.pt`, which holds all of the run; then the best weights, if there are better ones."""
+        epoch = len(self.history) - 1
+        state, optimizer = gather(self.model.state_dict()), gather(self.optimizer.state_dict())
+        at_best = bool(self.history) and self.step == self.history[self.best_epoch]["step"]
+        best = state if at_best else gather(self._best)  # torch.save writes shared tensors once
+        if rank() > 0:
+            return
+        common = {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
+        entry = {"epoch": epoch, "loss": self.history[-1]["val"]["total"] if self.history else None}
+        last = entry | common | {"model_state_dict": state, "optimizer_state_dict": optimizer, "best": best}
+        last |= {"step": self.step, "history": self.history, "sums": self._sums}
         with atomic_path(output_dir / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self.history))
-        for name, epoch, state in (("best", self.best_epoch, self._best), ("last", -1, self.model.state_dict())):
-            entry = self.history[epoch]
-            contents = {"epoch": entry["epoch"], "loss": entry["val"]["total"], "model_state_dict": state}
-            contents |= {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
-            if name == "last":
-                contents |= {"optimizer_state_dict": self.optimizer.state_dict(), "history": self.history}
-            save_checkpoint(output_dir / f"{name}.pt", contents)
+        save_checkpoint(output_dir / "last.pt", last)
+        self._export(output_dir, common | {"model_state_dict": best})
+
+    def _export(self, output_dir: Path, contents: dict) -> None:
+        if not self.history or self._exported == self.best_epoch:
+            return
+        contents |= {"epoch": self.best_epoch, "loss": self.history[self.best_epoch]["val"]["total"]}
+        save_weights(output_dir / "best.safetensors", contents)
+        save_checkpoint(output_dir / "best.pt", contents)
+        self._exported = self.best_epoch
 
     def _resume(self, output_dir: Path) -> None:
+        if rank() == 0:
+            remove_leftovers(output_dir, "*")
         if not (output_dir / "last.pt").exists():
             return
-        last = load_checkpoint(output_dir / "last.pt", self.device)
+        last = load_checkpoint(output_dir / "last.pt", mmap=self.config.shard)
+        self._check_settings(last, output_dir)
+        like = self.model.state_dict()
+        self.model.load_state_dict(scatter(last["model_state_dict"], like))
+        parameters = list(self.core.parameters())
+        self.optimizer.load_state_dict(scatter_optimizer(last["optimizer_state_dict"], parameters))
+        self.step, self.history, self._sums = last["step"], last["history"], last["sums"]
+        if not self.history:
+            return
+        self._keep_best(scatter(last["best"], like))
+        best = output_dir / "best.pt"
+        self._exported = load_checkpoint(best, mmap=True)["epoch"] if best.exists() else None
+        if rank() == 0:  # a kill may have come between the two files
+            contents = {name: last[name] for name in ("config", "training", "span")}
+            self._export(output_dir, contents | {"model_state_dict": last["best"]})
+
+    def _check_settings(self, last: dict, output_dir: Path) -> None:
         bases = ({"span": span and span["id"]} for span in (last["span"], self._span))  # where they lie is no setting
         for name, found, wanted in (
             ("model", last["config"] | next(bases), self.model.get_config() | next(bases)),
             ("training", last["training"], asdict(self.config)),
         ):
-            if differing := [key for key in wanted if found.get(key) != wanted[key]]:
+            if differing := [key for key in wanted if key not in PLACE and found.get(key) != wanted[key]]:
                 was = ", ".join(f"{key}={found.get(key)!r} (now {wanted[key]!r})" for key in differing)
                 raise ValueError(f"{output_dir} holds a run with other {name} settings, {was}: choose another folder.")
-        self.model.load_state_dict(last["model_state_dict"])
-        self.optimizer.load_state_dict(last["optimizer_state_dict"])
-        self.history = last["history"]
-        self._best = load_checkpoint(output_dir / "best.pt", self.device)["model_state_dict"]
 
 
-def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
-    """The loss of a batch as a data set gives it, its terms, and the predicted fMRI."""
-    video, audio, text, fmri = (batch[name] for name in MODALITIES)
-    outputs = model(video, audio, text)
-    weighting = {name: batch[name] for name in WEIGHTING if name in batch}
-    return *model.compute_loss(outputs, fmri, video, audio, text, **weighting), outputs["fmri_pred"]
+def _only_trainer(output_dir: Path) -> FileLock | nullcontext:
+    """Hold the run folder, on rank 0 for all of them."""
+    if rank() > 0:
+        return nullcontext()
+    lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"another process is training in {output_dir}: wait until it has ended, or choose another folder."
+        ) from None
+    return lock
 
 
-def clip_gradients(model: nn.Module, max_norm: float) -> None:
-    """As `clip_grad_norm_`, which also writes to gradients that are short enough."""
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters])
-    if not norm <= max_norm:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-
-
-def _seed(*numbers: int) -> int:
-    """One 32-bit seed from several numbers: torch's CPU generator ignores the higher bits of a seed."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _load(data: Dataset, batches: list[Tensor]) -> Iterator[tuple[dict[str, Tensor], int]]:
-    loader = DataLoader(data, batch_size=None, sampler=[batch.tolist() for batch in batches])
-    for batch in loader:
-        yield batch, len(batch["fmri"])
+def _load(data: Dataset, batches: list[Tensor]) -> Iterator[dict[str, Tensor]]:
+    return iter(DataLoader(data, batch_size=None, sampler=[batch.tolist() for batch in batches]))

@@ -4,14 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
 from giblet.data import MultimodalDataset, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
 from giblet.training.checkpoint import save_checkpoint
-from giblet.training.trainer import clip_gradients
 
 CONFIG = TrainingConfig(
     epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6, precision="float32"
@@ -193,7 +191,7 @@ def test_failed_write_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", broken)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(tmp_path / "last.pt", {"epoch": 2})
-    assert load_checkpoint(tmp_path / "last.pt") == {"epoch": 1}
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
@@ -282,16 +280,3 @@ def test_run_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
     with pytest.raises(MemoryError, match="too small"):
         new_trainer().fit(tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("max_norm", [0.1, 100.0])
-def test_clipping_is_that_of_torch(max_norm):
-    models = [nn.Linear(5, 4), nn.Linear(5, 4)]
-    for model, clip in zip(
-        models, (clip_gradients, lambda m, n: nn.utils.clip_grad_norm_(m.parameters(), n)), strict=True
-    ):
-        for number, parameter in enumerate(model.parameters()):
-            parameter.grad = torch.full_like(parameter, number + 1.0)
-        clip(model, max_norm)
-    for a, b in zip(*(model.parameters() for model in models), strict=True):
-        assert torch.equal(a.grad, b.grad)
