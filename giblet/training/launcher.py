@@ -54,21 +54,16 @@ def launch(
     command = _command(data_dir, output_dir, config or TrainingConfig(), n_ranks, full_size, direct)
     threads = max(1, torch.get_num_threads() // n_ranks)
     environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1", "PYTHONUNBUFFERED": "1"} | os.environ
-    ranks = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment | {LAUNCHER: str(os.getpid())},
-        start_new_session=True,  # interrupts reach the ranks through us alone
-    )
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    try:
-        while chunk := ranks.stdout.read1():
-            print(decoder.decode(chunk), end="", flush=True)
-        if ranks.wait() != 0:
-            raise TrainingError(f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above.")
-    finally:
-        _end(ranks)
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    environment |= {LAUNCHER: str(os.getpid())}
+    # in a session of its own: interrupts reach the ranks through us alone
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipe) as ranks:
+        try:
+            _show(ranks)
+        finally:
+            _end(ranks)
+    if ranks.returncode != 0:
+        raise TrainingError(f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above.")
     return Path(output_dir) / "run" / "best.pt"
 
 
@@ -84,6 +79,14 @@ def _command(
         flag = name.replace("_", "-")
         given += ([f"--{flag}"] * value) if isinstance(value, bool) else [f"--{flag}", str(value)]
     return [*start, f"--signals-to-handle={SIGNALS}", "-m", "giblet.cli", "train", *given]
+
+
+def _show(process: subprocess.Popen) -> None:
+    """Print what it says as it comes, until it has ended."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    while chunk := process.stdout.read1():
+        print(decoder.decode(chunk), end="", flush=True)
+    process.wait()
 
 
 def _end(torchrun: subprocess.Popen) -> None:

@@ -1,48 +1,29 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from ranks import WIDTHS, Planted, new_model
 
 from giblet.data import MultimodalDataset, fit_span
-from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.models import SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
 from giblet.training.checkpoint import save_checkpoint
+from giblet.training.config import learning_rate_at
+from giblet.training.step import batch_loss, seed_of
 
 CONFIG = TrainingConfig(
     epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6, precision="float32"
 )
-WIDTHS = {"video": 30, "audio": 12, "text": 10, "fmri": 20}
-
-
-class Planted(Dataset):
-    """Stimuli drawn from few latents, and voxels that follow them linearly."""
-
-    def __init__(self, n_trs: int, seed: int = 0, noise: float = 0.3):
-        mixing, draws = np.random.default_rng(0), np.random.default_rng(seed + 1)
-        latents = draws.standard_normal((n_trs, 3))
-        self.seen: list[int] = []
-        self.arrays = {
-            name: torch.tensor(latents @ mixing.standard_normal((3, width)), dtype=torch.float32)
-            for name, width in WIDTHS.items()
-        }
-        self.arrays["fmri"] += noise * torch.tensor(draws.standard_normal((n_trs, 20)), dtype=torch.float32)
-
-    def __len__(self) -> int:
-        return len(self.arrays["fmri"])
-
-    def __getitem__(self, index: list[int]) -> dict:
-        self.seen += index
-        return {name: array[index] for name, array in self.arrays.items()}
 
 
 def new_trainer(config: TrainingConfig = CONFIG, train=None, val=None, seed: int = 0) -> Trainer:
-    torch.manual_seed(seed)
-    widths = {"video_dim": 30, "audio_features": 12, "text_dim": 10, "n_voxels": 20, "bottleneck_dim": 8}
-    model = MultimodalAutoencoder(**widths, width=1 / 32, measured_weight=1.0)
-    return Trainer(model, train or Planted(70), val or Planted(40, seed=1), config)
+    return Trainer(new_model(seed), train or Planted(70), val or Planted(40, seed=1), config)
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -57,7 +38,7 @@ def assert_same(a: dict, b: dict) -> None:
 
 def test_learns_a_planted_response(tmp_path):
     """Held-out r approaches the ceiling that the noise leaves; before training it is near 0."""
-    trainer = new_trainer(TrainingConfig(epochs=60, batch_size=16, learning_rate=5e-3), train=Planted(400))
+    trainer = new_trainer(TrainingConfig(epochs=20, batch_size=16, learning_rate=5e-3), train=Planted(400))
     before = trainer.evaluate(trainer.val)["r"]
     history = trainer.fit(tmp_path, progress=False)
     assert abs(before) < 0.3
@@ -112,10 +93,103 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, stop_after):
         resumed = new_trainer()
     assert resumed.fit(tmp_path / "run", progress=False) == history
     assert_same(state_of(whole), state_of(resumed))
-    for name in ("best", "last"):
-        a, b = (load_checkpoint(tmp_path / folder / f"{name}.pt") for folder in ("whole", "run"))
+    for name in ("best.pt", "best.safetensors", "last.pt"):
+        a, b = (load_checkpoint(tmp_path / folder / name) for folder in ("whole", "run"))
         assert_same(a["model_state_dict"], b["model_state_dict"])
     assert (tmp_path / "run/log.jsonl").read_text() == (tmp_path / "whole/log.jsonl").read_text()
+
+
+class Signalling(Planted):
+    """Signals its own process when a batch is asked for."""
+
+    def __init__(self, n_trs: int, batch: int, *signals: int):
+        super().__init__(n_trs)
+        self.countdown, self.signals = batch, signals
+
+    def __getitem__(self, index: list[int]) -> dict:
+        self.countdown -= 1
+        for number in self.signals if self.countdown == 0 else ():
+            os.kill(os.getpid(), number)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("batch", [2, 10, 13])  # in the first epoch, at the end of one, within one
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGUSR1, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_asked_to_stop_it_saves_within_the_epoch(tmp_path, capsys, batch, number, error):
+    before = signal.getsignal(number)
+    with pytest.raises(error) as stop:
+        new_trainer(train=Signalling(70, batch, number)).fit(tmp_path / "run", progress=False)
+    assert stop.type is KeyboardInterrupt or stop.value.code == 0
+    assert signal.getsignal(number) is before
+    assert load_checkpoint(tmp_path / "run/last.pt")["step"] == batch
+    assert f"saved step {batch} in" in capsys.readouterr().err
+    whole, resumed = new_trainer(), new_trainer(seed=9)
+    assert resumed.fit(tmp_path / "run", progress=False) == whole.fit(tmp_path / "whole", progress=False)
+    assert_same(state_of(whole), state_of(resumed))
+    assert sorted(resumed.train.seen[: 70 - 14 * (batch % 5)]) != list(range(70)) or batch % 5 == 0
+
+
+def test_second_interrupt_is_answered_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        new_trainer(train=Signalling(70, 2, signal.SIGINT, signal.SIGINT)).fit(tmp_path, progress=False)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_ends_when_the_process_that_launched_it_has_ended(tmp_path, monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    monkeypatch.setenv("GIBLET_LAUNCHER", str(ended.pid))
+    with pytest.raises(SystemExit):
+        new_trainer().fit(tmp_path, progress=False)
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
+
+
+def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
+    """`last.pt` holds all: the best weights are written again from it, and half-written files go."""
+    history = new_trainer().fit(tmp_path, progress=False)
+    best = load_checkpoint(tmp_path / "best.pt")
+    for path in (tmp_path / "best.pt", tmp_path / "best.safetensors"):
+        path.unlink()
+    (tmp_path / f".{'0123456789abcdef' * 2}-last.pt").write_bytes(b"half")
+    assert new_trainer(seed=3).fit(tmp_path, progress=False) == history
+    assert_same(load_checkpoint(tmp_path / "best.pt")["model_state_dict"], best["model_state_dict"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "best.safetensors", "last.pt", "log.jsonl"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    def again(history):
+        with pytest.raises(TrainingError, match="another process is training in"):
+            new_trainer().fit(tmp_path, progress=False)
+
+    new_trainer(replace(CONFIG, epochs=1)).fit(tmp_path, again, progress=False)
+
+
+def test_micro_batches_are_averaged(tmp_path):
+    """One step of SGD on three uneven micro-batches against the mean of their own gradients and statistics."""
+    config = replace(CONFIG, epochs=1, batch_size=70, micro_batches=3, clip_norm=1e9)
+    trainer, single = new_trainer(config), new_trainer()
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(seed_of(0, 0, 0)))
+    gradients, running = [], []
+    start = state_of(single)
+    for micro, rows in enumerate(torch.tensor_split(order, 3)):
+        single.model.load_state_dict(start)
+        single.model.train().zero_grad()
+        torch.manual_seed(seed_of(0, 1, 0, micro))
+        batch_loss(single.model, single.train[rows.tolist()])[0].backward()
+        gradients.append([len(rows) / 70 * p.grad for p in single.model.parameters()])
+        running.append(single.model.decoder.trunk[0][1].running_mean.clone())
+    trainer.fit(tmp_path, progress=False)
+    rate = learning_rate_at(0, 1, config)
+    for (name, parameter), *parts in zip(trainer.model.named_parameters(), *gradients, strict=True):
+        torch.testing.assert_close(parameter.detach(), start[name] - rate * sum(parts))
+    torch.testing.assert_close(trainer.model.decoder.trunk[0][1].running_mean, sum(running) / 3)
+
+
+@pytest.mark.parametrize(("n_micro", "n_trs"), [(8, 70), (2, 3)])
+def test_micro_batch_of_one_tr_is_refused(n_micro, n_trs):
+    with pytest.raises(ValueError, match=r"micro-batches of a batch of \d+ TRs.*raise batch_size"):
+        new_trainer(replace(CONFIG, micro_batches=n_micro), train=Planted(n_trs))
 
 
 def test_finished_run_is_loaded(tmp_path):
@@ -139,10 +213,11 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     assert_same(state_of(trainer), load_checkpoint(tmp_path / "best.pt")["model_state_dict"])
 
 
-def test_checkpoint_makes_the_model_again(tmp_path):
+@pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
+def test_checkpoint_makes_the_model_again(tmp_path, name):
     trainer = new_trainer()
     trainer.fit(tmp_path, progress=False)
-    model = load_model(tmp_path / "best.pt")
+    model = load_model(tmp_path / name)
     assert not model.training
     assert model.get_config() == trainer.model.get_config()
     assert_same(model.state_dict(), state_of(trainer))
