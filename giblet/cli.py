@@ -89,7 +89,8 @@ def report(run: Run, output: Path) -> None:
         table.to_csv(temporary)
     with atomic_path(output / "prediction.png") as temporary:
         plot_prediction(r, table, test, planted).savefig(temporary, dpi=110)
-    print(f"\nwritten to {output}/: prediction.png, prediction.csv, run/best.pt, run/log.jsonl")
+    shown = str(output).replace(str(Path.home()), "~", 1)
+    print(f"\nwritten to {shown}/: prediction.png, prediction.csv, run/best.pt, run/log.jsonl")
 
 
 def main() -> None:

@@ -28,6 +28,18 @@ def test_numbers_must_be_positive(name):
         TrainingConfig(**{name: 0})
 
 
+def test_negative_micro_batches():
+    with pytest.raises(ValueError, match="micro_batches is -1, expected a positive number, or 0 for one a rank"):
+        TrainingConfig(micro_batches=-1)
+
+
+def test_each_rank_has_its_own_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert resolve_device(TrainingConfig()) == resolve_device(TrainingConfig(device="cuda")) == torch.device("cuda:3")
+    assert resolve_device(TrainingConfig(device="cuda:1")) == torch.device("cuda:1")
+
+
 def test_unknown_precision():
     with pytest.raises(ValueError, match="'fp8', expected 'auto', 'bf16' or 'float32'"):
         TrainingConfig(precision="fp8")

@@ -51,6 +51,22 @@ def test_smaller_batch_is_named_where_it_helps(direct, monkeypatch):
         check_memory(direct, 736, 32, CPU)
 
 
+def test_shards_are_named_where_several_ranks_could_share(direct, monkeypatch):
+    """Eight ranks hold an eighth of every copy of the weights, and all of the activations."""
+    with_free(monkeypatch, 16)
+    monkeypatch.setattr("giblet.training.memory.n_ranks", lambda: 8)
+    with pytest.raises(MemoryError, match=r"or shard \(\d\.\d GB\)\.$"):
+        check_memory(direct, 736, 32, CPU)
+    plan = check_memory(direct, 736, 32, CPU, n_shards=8)
+    assert plan.needed - plan.parts["activations"] == pytest.approx(16 * 1_935_360_498 / 8, abs=8)
+
+
+def test_free_memory_is_shared_by_the_ranks_of_a_machine(monkeypatch):
+    before = free_memory(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_memory(CPU) == pytest.approx(before / 4, rel=0.1)
+
+
 def test_free_memory_is_between_nothing_and_everything():
     import psutil
 
