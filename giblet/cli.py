@@ -14,6 +14,7 @@ from giblet.data import simulate_dataset
 from giblet.files import atomic_path
 from giblet.plotting.prediction import plot_prediction
 from giblet.training import TrainingConfig, TrainingError
+from giblet.training.checkpoint import best_epoch
 from giblet.training.config import resolve_device
 from giblet.training.distributed import process_group, rank
 from giblet.training.recipe import FULL_SIZE, SMALL, Run, load_or_train
@@ -73,8 +74,8 @@ def report(run: Run, output: Path) -> None:
     planted = whole.folder.planted
     if planted:
         table.insert(0, "simulated from", [" + ".join(planted.get(name, ["nothing"])) for name in table.index])
-    best = min(run.history, key=lambda entry: entry["val"]["total"])
-    print(f"\n{len(run.history)} epochs trained; number {best['epoch'] + 1} had the lowest validation loss and is kept")
+    kept = best_epoch(run.history) + 1
+    print(f"\n{len(run.history)} epochs trained; number {kept} had the lowest validation loss and is kept")
     print(
         f"{'SIMULATED data: h' if planted else 'H'}eld-out r over {test.n_trs} test TRs, mean response of the subjects"
     )

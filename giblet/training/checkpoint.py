@@ -1,18 +1,26 @@
-"""Checkpoints: written whole or not at all, read without pickle."""
+"""Checkpoints and the folder of a run: written whole or not at all, read without pickle."""
 
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 
-from giblet.files import atomic_path
+from giblet.files import atomic_path, remove_leftovers
 from giblet.models import MultimodalAutoencoder, Span, SpanAutoencoder
+from giblet.training.distributed import rank
 
 VERSIONS = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names the step and the last good checkpoint."""
 
 
 def save_checkpoint(path: str | Path, contents: dict) -> None:
@@ -65,3 +73,67 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
         model = SpanAutoencoder(bases, **checkpoint["config"])
     model.load_state_dict(checkpoint["model_state_dict"])
     return model.eval()
+
+
+def best_epoch(history: list[dict]) -> int:
+    """Epoch (0-based) with the lowest validation loss so far."""
+    return min(range(len(history)), key=lambda epoch: history[epoch]["val"]["total"])
+
+
+class RunFolder:
+    """A run on disk; rank 0 writes for all.
+
+    `last.pt` holds all of it, and `log.jsonl`, `best.pt` and `best.safetensors` show parts of it.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.last = self.path / "last.pt"
+        self._exported: int | None = None  # epoch of best.pt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training here, and delete what killed ones left half-written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if rank() > 0:
+            yield
+            return
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TrainingError(
+                f"another process is training in {self.path}: wait until it has ended, or choose another folder."
+            ) from None
+        try:
+            remove_leftovers(self.path, "*")
+            yield
+        finally:
+            lock.release()
+
+    def write(self, last: dict) -> None:
+        """Write the log, then `last.pt`; then the best weights, where they are new."""
+        with atomic_path(self.path / "log.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in last["history"]))
+        save_checkpoint(self.last, last)
+        self._export(last)
+
+    def read(self, mmap: bool = False) -> dict | None:
+        """`last.pt`, if there is one; a kill may have come before its best weights were written."""
+        if not self.last.exists():
+            return None
+        last, best = load_checkpoint(self.last, mmap), self.path / "best.pt"
+        self._exported = load_checkpoint(best, mmap=True)["epoch"] if best.exists() else None
+        if rank() == 0:
+            self._export(last)
+        return last
+
+    def _export(self, last: dict) -> None:
+        if not last["history"] or self._exported == best_epoch(last["history"]):
+            return
+        entry = last["history"][best_epoch(last["history"])]
+        contents = {"epoch": entry["epoch"], "loss": entry["val"]["total"], "model_state_dict": last["best"]}
+        contents |= {name: last[name] for name in ("config", "training", "span")}
+        save_weights(self.path / "best.safetensors", contents)
+        save_checkpoint(self.path / "best.pt", contents)
+        self._exported = entry["epoch"]

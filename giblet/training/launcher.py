@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import torch
 
+from giblet.training.checkpoint import TrainingError
 from giblet.training.config import TrainingConfig
 from giblet.training.signals import LAUNCHER
-from giblet.training.trainer import TrainingError
 
 # torchrun passes these on to the ranks; of a signal that it does not handle it dies and leaves them behind
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"

@@ -1,23 +1,19 @@
 """The training loop."""
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from giblet.data import CoordinateDataset
-from giblet.files import atomic_path, remove_leftovers
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from giblet.training.checkpoint import RunFolder, TrainingError, best_epoch
 from giblet.training.config import TrainingConfig, learning_rate_at, resolve_device, resolve_dtype
 from giblet.training.distributed import (
     all_sum,
@@ -35,10 +31,6 @@ from giblet.training.signals import SIGINT, StopSignals
 from giblet.training.step import MODALITIES, WEIGHTING, BatchLoss, RunningStatistics, clip_gradients, seed_of
 
 PLACE = ("device", "shard")  # settings of where a run goes on, not of what it computes
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message names the step and the last good checkpoint."""
 
 
 class Trainer:
@@ -84,7 +76,6 @@ class Trainer:
         self.history: list[dict] = []
         self._sums: dict[str, float] = {}  # losses of the epoch so far
         self._best: dict[str, Tensor] = {}  # state of the best epoch so far
-        self._exported: int | None = None  # epoch of best.pt
 
     def _check_micro_batches(self) -> None:
         n_micro, n_trs = self.config.micro_batches, len(self.train) // self.n_batches
@@ -127,31 +118,28 @@ class Trainer:
         SystemExit
             With code 0 after SIGTERM or SIGUSR1.
         """
-        output_dir = Path(output_dir)
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with _only_trainer(output_dir), StopSignals() as self._signals, torch.random.fork_rng():
-            self._resume(output_dir)
+        folder = RunFolder(output_dir)
+        with folder.held(), StopSignals() as self._signals, torch.random.fork_rng():
+            self._resume(folder)
             if self.history:
                 on_epoch(self.history)
             progress = progress and rank() == 0 and not self._finished()
             if not self._finished():
-                n_rows = math.ceil(self.config.batch_size / self.config.micro_batches)
-                shards = n_ranks() if self.config.shard else 1
-                plan = check_memory(self.core, len(self.train), n_rows, self.device, shards)
-                if progress:
-                    print(plan)
+                self._check_memory(progress)
             with tqdm(total=self.n_steps, initial=self.step, desc="training", unit="step", disable=not progress) as bar:
                 while not self._finished():
-                    self._epoch(output_dir, bar)
+                    self._epoch(folder, bar)
                     on_epoch(self.history)
         self.model.load_state_dict(self._best)
         self.model.eval()
         return self.history
 
-    @property
-    def best_epoch(self) -> int:
-        """Epoch (0-based) with the lowest validation loss so far."""
-        return min(range(len(self.history)), key=lambda epoch: self.history[epoch]["val"]["total"])
+    def _check_memory(self, progress: bool) -> None:
+        n_rows = math.ceil(self.config.batch_size / self.config.micro_batches)
+        n_shards = n_ranks() if self.config.shard else 1
+        plan = check_memory(self.core, len(self.train), n_rows, self.device, n_shards)
+        if progress:
+            print(plan)
 
     @property
     def _span(self) -> dict[str, str] | None:
@@ -162,19 +150,21 @@ class Trainer:
 
     def _finished(self) -> bool:
         n_done = len(self.history)
-        return n_done >= self.config.epochs or (n_done > 0 and n_done - 1 - self.best_epoch >= self.config.patience)
+        if n_done == 0 or n_done >= self.config.epochs:
+            return n_done > 0
+        return n_done - 1 - best_epoch(self.history) >= self.config.patience
 
-    def _epoch(self, output_dir: Path, bar: tqdm) -> None:
+    def _epoch(self, folder: RunFolder, bar: tqdm) -> None:
         epoch = len(self.history)
         self.model.train()
         for n_trs, batches in self._batches(epoch, self.step - epoch * self.n_batches):
-            stop = self._train_step(n_trs, batches, output_dir)
+            stop = self._train_step(n_trs, batches, folder)
             self.step += 1
             bar.update()
             if stop is not None:
-                self._save(output_dir)
+                self._save(folder)
                 if rank() == 0:
-                    print(f"asked to stop: saved step {self.step} in {output_dir / 'last.pt'}", file=sys.stderr)
+                    print(f"asked to stop: saved step {self.step} in {folder.last}", file=sys.stderr)
                 raise stop
         entry = {
             "epoch": epoch,
@@ -185,10 +175,10 @@ class Trainer:
         }
         self.history.append(entry)
         self._sums = {}
-        if self.best_epoch == epoch:
+        if best_epoch(self.history) == epoch:
             self._keep_best(self.model.state_dict())
         if len(self.history) % self.config.checkpoint_every == 0 or self._finished():
-            self._save(output_dir)
+            self._save(folder)
         bar.set_postfix({name: f"{entry['val'][name]:.3f}" for name in ("total", "r")})
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Iterator[dict[str, Tensor]]]]:
@@ -206,7 +196,7 @@ class Trainer:
         n_mine = self.config.micro_batches // n_ranks()
         return range(rank() * n_mine, (rank() + 1) * n_mine)
 
-    def _train_step(self, n_trs: int, batches: Iterator[dict[str, Tensor]], output_dir: Path) -> BaseException | None:
+    def _train_step(self, n_trs: int, batches: Iterator[dict[str, Tensor]], folder: RunFolder) -> BaseException | None:
         """One update; what to raise if a rank was asked to stop."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.n_steps, self.config)
@@ -226,15 +216,14 @@ class Trainer:
         asked = self._signals.asked()
         flags = torch.tensor([asked is not None, asked == SIGINT], dtype=torch.float64)
         *sums, stopped, interrupted = all_sum(torch.cat([sums, flags]).to(self.device)).tolist()
-        self._check_finite(sums[list(losses).index("total")], output_dir)
+        self._check_finite(sums[list(losses).index("total")], folder.last)
         clip_gradients(self.core, self.config.clip_norm)
         self.optimizer.step()
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in zip(losses, sums, strict=True)}
         return None if not stopped else KeyboardInterrupt() if interrupted else SystemExit(0)
 
-    def _check_finite(self, loss: float, output_dir: Path) -> None:
+    def _check_finite(self, loss: float, last: Path) -> None:
         if not math.isfinite(loss):
-            last = output_dir / "last.pt"
             kept = f"the last good checkpoint is {last}" if last.exists() else "there is no checkpoint yet"
             raise TrainingError(
                 f"the loss at step {self.step} is {loss}: {kept}; lower the learning rate or look for NaN in the data."
@@ -272,51 +261,29 @@ class Trainer:
         for name, value in state.items():
             self._best.setdefault(name, torch.empty_like(value)).copy_(value)
 
-    def _save(self, output_dir: Path) -> None:
-        """Write the log and `last.pt`, which holds all of the run; then the best weights, if there are better ones."""
-        epoch = len(self.history) - 1
+    def _save(self, folder: RunFolder) -> None:
         state, optimizer = gather(self.model.state_dict()), gather(self.optimizer.state_dict())
-        at_best = bool(self.history) and self.step == self.history[self.best_epoch]["step"]
+        at_best = bool(self.history) and self.step == self.history[best_epoch(self.history)]["step"]
         best = state if at_best else gather(self._best)  # torch.save writes shared tensors once
         if rank() > 0:
             return
-        common = {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
-        entry = {"epoch": epoch, "loss": self.history[-1]["val"]["total"] if self.history else None}
-        last = entry | common | {"model_state_dict": state, "optimizer_state_dict": optimizer, "best": best}
-        last |= {"step": self.step, "history": self.history, "sums": self._sums}
-        with atomic_path(output_dir / "log.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self.history))
-        save_checkpoint(output_dir / "last.pt", last)
-        self._export(output_dir, common | {"model_state_dict": best})
+        last = {"epoch": len(self.history) - 1, "loss": self.history[-1]["val"]["total"] if self.history else None}
+        last |= {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
+        last |= {"model_state_dict": state, "optimizer_state_dict": optimizer, "best": best}
+        folder.write(last | {"step": self.step, "history": self.history, "sums": self._sums})
 
-    def _export(self, output_dir: Path, contents: dict) -> None:
-        if not self.history or self._exported == self.best_epoch:
+    def _resume(self, folder: RunFolder) -> None:
+        last = folder.read(mmap=self.config.shard)
+        if last is None:
             return
-        contents |= {"epoch": self.best_epoch, "loss": self.history[self.best_epoch]["val"]["total"]}
-        save_weights(output_dir / "best.safetensors", contents)
-        save_checkpoint(output_dir / "best.pt", contents)
-        self._exported = self.best_epoch
-
-    def _resume(self, output_dir: Path) -> None:
-        if rank() == 0:
-            remove_leftovers(output_dir, "*")
-        if not (output_dir / "last.pt").exists():
-            return
-        last = load_checkpoint(output_dir / "last.pt", mmap=self.config.shard)
-        self._check_settings(last, output_dir)
+        self._check_settings(last, folder.path)
         like = self.model.state_dict()
         self.model.load_state_dict(scatter(last["model_state_dict"], like))
         parameters = list(self.core.parameters())
         self.optimizer.load_state_dict(scatter_optimizer(last["optimizer_state_dict"], parameters))
         self.step, self.history, self._sums = last["step"], last["history"], last["sums"]
-        if not self.history:
-            return
-        self._keep_best(scatter(last["best"], like))
-        best = output_dir / "best.pt"
-        self._exported = load_checkpoint(best, mmap=True)["epoch"] if best.exists() else None
-        if rank() == 0:  # a kill may have come between the two files
-            contents = {name: last[name] for name in ("config", "training", "span")}
-            self._export(output_dir, contents | {"model_state_dict": last["best"]})
+        if self.history:
+            self._keep_best(scatter(last["best"], like))
 
     def _check_settings(self, last: dict, output_dir: Path) -> None:
         bases = ({"span": span and span["id"]} for span in (last["span"], self._span))  # where they lie is no setting
@@ -327,20 +294,6 @@ class Trainer:
             if differing := [key for key in wanted if key not in PLACE and found.get(key) != wanted[key]]:
                 was = ", ".join(f"{key}={found.get(key)!r} (now {wanted[key]!r})" for key in differing)
                 raise ValueError(f"{output_dir} holds a run with other {name} settings, {was}: choose another folder.")
-
-
-def _only_trainer(output_dir: Path) -> FileLock | nullcontext:
-    """Hold the run folder, on rank 0 for all of them."""
-    if rank() > 0:
-        return nullcontext()
-    lock = FileLock(output_dir.with_name(f".{output_dir.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise TrainingError(
-            f"another process is training in {output_dir}: wait until it has ended, or choose another folder."
-        ) from None
-    return lock
 
 
 def _load(data: Dataset, batches: list[Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -42,6 +42,25 @@ def new_model(seed: int = 0, width: float = 1 / 32) -> MultimodalAutoencoder:
     return MultimodalAutoencoder(**widths, width=width, measured_weight=1.0)
 
 
+CONFIG = TrainingConfig(
+    epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6, precision="float32"
+)
+
+
+def new_trainer(config: TrainingConfig = CONFIG, train=None, val=None, seed: int = 0) -> Trainer:
+    return Trainer(new_model(seed), train or Planted(70), val or Planted(40, seed=1), config)
+
+
+def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_same(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
 def main() -> None:
     """67 TRs in 5 batches of 14 and 13, so that the parts of a batch differ; the last validation batch is one TR."""
     parser = argparse.ArgumentParser()

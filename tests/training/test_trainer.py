@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -8,32 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ranks import WIDTHS, Planted, new_model
+from ranks import CONFIG, WIDTHS, Planted, assert_same, new_trainer, state_of
 
 from giblet.data import MultimodalDataset, fit_span
 from giblet.models import SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
-from giblet.training.checkpoint import save_checkpoint
+from giblet.training.checkpoint import best_epoch
 from giblet.training.config import learning_rate_at
 from giblet.training.step import batch_loss, seed_of
-
-CONFIG = TrainingConfig(
-    epochs=6, batch_size=16, learning_rate=5e-3, checkpoint_every=2, patience=6, precision="float32"
-)
-
-
-def new_trainer(config: TrainingConfig = CONFIG, train=None, val=None, seed: int = 0) -> Trainer:
-    return Trainer(new_model(seed), train or Planted(70), val or Planted(40, seed=1), config)
-
-
-def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
-
-
-def assert_same(a: dict, b: dict) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
 
 
 def test_learns_a_planted_response(tmp_path):
@@ -42,7 +23,7 @@ def test_learns_a_planted_response(tmp_path):
     before = trainer.evaluate(trainer.val)["r"]
     history = trainer.fit(tmp_path, progress=False)
     assert abs(before) < 0.3
-    assert history[trainer.best_epoch]["val"]["r"] > 0.8
+    assert history[best_epoch(history)]["val"]["r"] > 0.8
     assert history[-1]["train"]["total"] < 0.5 * history[0]["train"]["total"]
 
 
@@ -144,26 +125,6 @@ def test_ends_when_the_process_that_launched_it_has_ended(tmp_path, monkeypatch)
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
 
 
-def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
-    """`last.pt` holds all: the best weights are written again from it, and half-written files go."""
-    history = new_trainer().fit(tmp_path, progress=False)
-    best = load_checkpoint(tmp_path / "best.pt")
-    for path in (tmp_path / "best.pt", tmp_path / "best.safetensors"):
-        path.unlink()
-    (tmp_path / f".{'0123456789abcdef' * 2}-last.pt").write_bytes(b"half")
-    assert new_trainer(seed=3).fit(tmp_path, progress=False) == history
-    assert_same(load_checkpoint(tmp_path / "best.pt")["model_state_dict"], best["model_state_dict"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "best.safetensors", "last.pt", "log.jsonl"]
-
-
-def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    def again(history):
-        with pytest.raises(TrainingError, match="another process is training in"):
-            new_trainer().fit(tmp_path, progress=False)
-
-    new_trainer(replace(CONFIG, epochs=1)).fit(tmp_path, again, progress=False)
-
-
 def test_micro_batches_are_averaged(tmp_path):
     """One step of SGD on three uneven micro-batches against the mean of their own gradients and statistics."""
     config = replace(CONFIG, epochs=1, batch_size=70, micro_batches=3, clip_norm=1e9)
@@ -192,15 +153,6 @@ def test_micro_batch_of_one_tr_is_refused(n_micro, n_trs):
         new_trainer(replace(CONFIG, micro_batches=n_micro), train=Planted(n_trs))
 
 
-def test_finished_run_is_loaded(tmp_path):
-    first = new_trainer()
-    history = first.fit(tmp_path, progress=False)
-    again = new_trainer(seed=5)
-    assert again.fit(tmp_path, progress=False) == history
-    assert again.train.seen == []
-    assert_same(state_of(first), state_of(again))
-
-
 def test_early_stopping_keeps_the_best_weights(tmp_path):
     """Validation TRs whose voxels are noise get worse as training goes on."""
     config = TrainingConfig(epochs=40, batch_size=16, learning_rate=2e-2, patience=3)
@@ -211,29 +163,6 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     assert len(history) - 1 - int(np.argmin(totals)) == 3
     assert trainer.evaluate(trainer.val)["total"] == pytest.approx(min(totals))
     assert_same(state_of(trainer), load_checkpoint(tmp_path / "best.pt")["model_state_dict"])
-
-
-@pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
-def test_checkpoint_makes_the_model_again(tmp_path, name):
-    trainer = new_trainer()
-    trainer.fit(tmp_path, progress=False)
-    model = load_model(tmp_path / name)
-    assert not model.training
-    assert model.get_config() == trainer.model.get_config()
-    assert_same(model.state_dict(), state_of(trainer))
-
-
-def test_log_holds_the_history(tmp_path):
-    history = new_trainer().fit(tmp_path, progress=False)
-    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == history
-    assert [entry["step"] for entry in history] == [5, 10, 15, 20, 25, 30]
-
-
-def test_other_settings_are_refused(tmp_path):
-    new_trainer().fit(tmp_path, progress=False)
-    other = replace(CONFIG, learning_rate=1e-4)
-    with pytest.raises(ValueError, match=r"learning_rate=0.005 \(now 0.0001\): choose another folder"):
-        new_trainer(other).fit(tmp_path, progress=False)
 
 
 def test_not_a_number_stops_the_run(tmp_path):
@@ -256,20 +185,6 @@ def test_gradient_is_clipped(tmp_path, monkeypatch):
     assert norms == pytest.approx([0.01] * 5, rel=1e-3)
 
 
-def test_failed_write_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path / "last.pt", {"epoch": 1})
-
-    def broken(contents, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(tmp_path / "last.pt", {"epoch": 2})
-    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
-
-
 def test_bfloat16_arithmetic_keeps_float32_weights(tmp_path):
     config = replace(CONFIG, precision="bf16")
     half, full = new_trainer(config), new_trainer()
@@ -277,11 +192,6 @@ def test_bfloat16_arithmetic_keeps_float32_weights(tmp_path):
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
-
-
-def test_missing_checkpoint_names_the_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.pt is missing: train first"):
-        load_checkpoint(tmp_path / "nothing.pt")
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from ranks import CONFIG, assert_same, new_trainer, state_of
+
+from giblet.training import TrainingError, load_checkpoint, load_model, save_checkpoint
+
+
+def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
+    """`last.pt` holds all: the best weights are written again from it, and half-written files go."""
+    history = new_trainer().fit(tmp_path, progress=False)
+    best = load_checkpoint(tmp_path / "best.pt")
+    for path in (tmp_path / "best.pt", tmp_path / "best.safetensors"):
+        path.unlink()
+    (tmp_path / f".{'0123456789abcdef' * 2}-last.pt").write_bytes(b"half")
+    assert new_trainer(seed=3).fit(tmp_path, progress=False) == history
+    assert_same(load_checkpoint(tmp_path / "best.pt")["model_state_dict"], best["model_state_dict"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "best.safetensors", "last.pt", "log.jsonl"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    def again(history):
+        with pytest.raises(TrainingError, match="another process is training in"):
+            new_trainer().fit(tmp_path, progress=False)
+
+    new_trainer(replace(CONFIG, epochs=1)).fit(tmp_path, again, progress=False)
+
+
+@pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
+def test_checkpoint_makes_the_model_again(tmp_path, name):
+    trainer = new_trainer()
+    trainer.fit(tmp_path, progress=False)
+    model = load_model(tmp_path / name)
+    assert not model.training
+    assert model.get_config() == trainer.model.get_config()
+    assert_same(model.state_dict(), state_of(trainer))
+
+
+def test_log_holds_the_history(tmp_path):
+    history = new_trainer().fit(tmp_path, progress=False)
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == history
+    assert [entry["step"] for entry in history] == [5, 10, 15, 20, 25, 30]
+
+
+def test_other_settings_are_refused(tmp_path):
+    new_trainer().fit(tmp_path, progress=False)
+    other = replace(CONFIG, learning_rate=1e-4)
+    with pytest.raises(ValueError, match=r"learning_rate=0.005 \(now 0.0001\): choose another folder"):
+        new_trainer(other).fit(tmp_path, progress=False)
+
+
+def test_failed_write_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "last.pt", {"epoch": 1})
+
+    def broken(contents, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(tmp_path / "last.pt", {"epoch": 2})
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_missing_checkpoint_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pt is missing: train first"):
+        load_checkpoint(tmp_path / "nothing.pt")
+
+
+def test_finished_run_is_loaded(tmp_path):
+    first = new_trainer()
+    history = first.fit(tmp_path, progress=False)
+    again = new_trainer(seed=5)
+    assert again.fit(tmp_path, progress=False) == history
+    assert again.train.seen == []
+    assert_same(state_of(first), state_of(again))
