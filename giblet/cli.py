@@ -23,7 +23,7 @@ DEFAULTS = TrainingConfig()
 
 
 def demo(output: Path = Path("giblet-demo"), random_state: int = 0) -> None:
-    """Simulate a movie data set, train on it and report held-out prediction, in about two minutes.
+    """Simulate a movie data set, train on it and report held-out prediction, in about a minute.
 
     Parameters
     ----------

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -25,6 +27,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def alone(path: Path, timeout: float = -1) -> FileLock:
+    """A lock on the making of `path`: other processes wait, or after `timeout` seconds get filelock's Timeout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
 
 
 def remove_leftovers(folder: Path, names: str) -> None:

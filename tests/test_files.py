@@ -1,6 +1,9 @@
-import pytest
+import shutil
 
-from giblet.files import atomic_folder, atomic_path
+import pytest
+from filelock import Timeout
+
+from giblet.files import alone, atomic_folder, atomic_path, remove_leftovers
 
 
 def test_file_appears_whole(tmp_path):
@@ -37,3 +40,21 @@ def test_first_of_two_folders_stays(tmp_path):
         with atomic_folder(tmp_path / "folder") as fast:
             (fast / "fast").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "fast"]
+
+
+def test_leftovers_of_killed_writers_go(tmp_path):
+    (tmp_path / "last.pt").touch()
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "last.pt") as temporary:
+        temporary.touch()
+        shutil.copy(temporary, tmp_path / f".{'f' * 32}-last.pt")
+        raise KeyboardInterrupt
+    (tmp_path / ".run.lock").touch()
+    remove_leftovers(tmp_path, "*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "last.pt"]
+
+
+def test_one_at_a_time(tmp_path):
+    with alone(tmp_path / "new/file"), pytest.raises(Timeout), alone(tmp_path / "new/file", timeout=0):
+        pass
+    with alone(tmp_path / "new/file", timeout=0):
+        pass

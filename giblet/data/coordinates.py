@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from giblet.data.dataset import MultimodalDataset
 from giblet.data.features import release
 from giblet.data.fmri import npy_writer
-from giblet.files import atomic_folder, atomic_path
+from giblet.files import alone, atomic_folder, atomic_path
 from giblet.models.span import Span, fit_basis
 
 BLOCK_COLUMNS = 4096  # pixels or voxels read at a time
@@ -50,12 +50,13 @@ def fit_span(
         raise ValueError("a dataset of arrays has no cache: give the folder to keep the bases in.")
     key = hashlib.sha256(json.dumps([_fingerprint(train), rank, np.dtype(dtype).name]).encode()).hexdigest()[:16]
     path = Path(folder or train.cache) / f"span-{key}"
-    if not path.is_dir():
-        report = {"id": key, "n_trs": train.n_trs}
-        with atomic_folder(path) as temporary:
-            for name in ("video", "fmri"):
-                report[name] = _write_basis(train, name, temporary / f"{name}.npy", rank, dtype, progress)
-            (temporary / "span.json").write_text(json.dumps(report, indent=2))
+    with alone(path):
+        if not path.is_dir():
+            report = {"id": key, "n_trs": train.n_trs}
+            with atomic_folder(path) as temporary:
+                for name in ("video", "fmri"):
+                    report[name] = _write_basis(train, name, temporary / f"{name}.npy", rank, dtype, progress)
+                (temporary / "span.json").write_text(json.dumps(report, indent=2))
     return Span.open(path)
 
 
@@ -97,13 +98,14 @@ class CoordinateDataset(Dataset):
             raise ValueError("span training takes the subjects' mean responses: give a dataset with average=True.")
         self.dataset, self.voxels = dataset, voxels
         file = span.path / f"{_fingerprint(dataset)}.npz"
-        if not file.is_file():
-            arrays = {}
-            for name in ("video", "fmri"):
-                coordinates, floor = project(_column_blocks(dataset, name), span.vectors(name))
-                arrays |= {name: coordinates, f"{name}_floor": floor}
-            with atomic_path(file) as temporary:
-                np.savez(temporary, **arrays)
+        with alone(file):
+            if not file.is_file():
+                arrays = {}
+                for name in ("video", "fmri"):
+                    coordinates, floor = project(_column_blocks(dataset, name), span.vectors(name))
+                    arrays |= {name: coordinates, f"{name}_floor": floor}
+                with atomic_path(file) as temporary:
+                    np.savez(temporary, **arrays)
         with np.load(file) as arrays:
             self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self.arrays["fmri_floor"] += torch.from_numpy(dataset.fmri_variance[dataset.tr_index])

@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import nibabel as nib
 import numpy as np
-from filelock import FileLock
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
@@ -19,7 +18,7 @@ from giblet.data.fmri import BLOCK_TRS, FMRIProcessor, Scan, npy_writer, templat
 from giblet.data.folder import DataFolder
 from giblet.data.text import TextProcessor, read_segments
 from giblet.data.video import VideoProcessor
-from giblet.files import atomic_folder, atomic_path
+from giblet.files import alone, atomic_folder, atomic_path
 
 CACHE_VERSION = 2  # raise it when the same settings no longer give the same arrays
 
@@ -49,8 +48,7 @@ def prepare(
     key = _hash(settings)
     out = cache_dir / key
     if not _is_whole(out, key):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f".{key}.lock"):
+        with alone(out):
             if not _is_whole(out, key):
                 for rest in (out, *cache_dir.glob(f".{key}-*")):  # of a process that was killed
                     shutil.rmtree(rest, ignore_errors=True)
@@ -96,15 +94,16 @@ def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray
     Computed once for each choice of subjects and kept in the cache: (n_trs, n_voxels) and (n_trs,), float32.
     """
     paths = [cache / f"{name}-{_hash(subjects)}.npy" for name in ("variance", "mean")]
-    if not all(path.is_file() for path in paths):
-        features, variance = Features.load(cache), []
-        with atomic_path(paths[1]) as temporary:
-            with npy_writer(temporary, features.fmri.shape[1:]) as write:
-                for mean, row_variance in mean_response(features, subjects):
-                    write(mean)
-                    variance.append(row_variance)
-            with atomic_path(paths[0]) as other:
-                np.save(other, np.concatenate(variance).astype(np.float32))
+    with alone(paths[1]):
+        if not all(path.is_file() for path in paths):
+            features, variance = Features.load(cache), []
+            with atomic_path(paths[1]) as temporary:
+                with npy_writer(temporary, features.fmri.shape[1:]) as write:
+                    for mean, row_variance in mean_response(features, subjects):
+                        write(mean)
+                        variance.append(row_variance)
+                with atomic_path(paths[0]) as other:
+                    np.save(other, np.concatenate(variance).astype(np.float32))
     return np.load(paths[1], mmap_mode="r"), np.load(paths[0])
 
 

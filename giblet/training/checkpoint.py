@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import safe_open
 
-from giblet.files import atomic_path, remove_leftovers
+from giblet.files import alone, atomic_path, remove_leftovers
 from giblet.models import MultimodalAutoencoder, Span, SpanAutoencoder
 from giblet.training.distributed import rank
 
@@ -98,7 +98,7 @@ class RunFolder:
         if rank() > 0:
             yield
             return
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        lock = alone(self.path, timeout=0)
         try:
             lock.acquire()
         except Timeout:
