@@ -58,32 +58,49 @@ def voxelwise_correlation(fmri_pred: np.ndarray, fmri: np.ndarray, run: np.ndarr
     return r
 
 
-def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 4096) -> np.ndarray:
-    """Leave-one-out inter-subject correlation: r of each subject over time with the mean of the others.
+def explained_variance(fmri_pred: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> np.ndarray:
+    """R2 of each voxel over time: 1 - squared error / squared distance to the mean, within runs, averaged as r is.
 
-    The ceiling of single-subject scores where every subject saw the film once. Nastase et al. (2019), SCAN
-    14:667-685. TRs in which a subject was not measured are left out of its r and of the others' mean.
+    Unlike r it asks for the right size and the right mean, and falls below 0 where the mean would do better.
 
     Parameters
     ----------
-    dataset : MultimodalDataset with `average=False` and two subjects or more
+    fmri_pred, fmri : (n_trs, n_voxels)
+    run : (n_trs,)
 
     Returns
     -------
-    (n_subjects, n_voxels) float64
+    (n_voxels,) float64, NaN or -inf where the measurement does not vary.
     """
-    if dataset.average or len(dataset.subjects) < 2:
-        raise ValueError("inter-subject correlation needs two subjects or more, and a dataset with average=False.")
-    n_voxels, blocks = dataset.model_dims["n_voxels"], []
-    for start in range(0, n_voxels, block_voxels):
-        fmri = dataset.fmri(slice(start, start + block_voxels))
-        measured = np.isfinite(fmri[:, :, 0])
-        total, count = np.nansum(fmri, axis=0), measured.sum(0)
-        scores = []
-        for own, mine in zip(fmri, measured, strict=True):
-            rows = mine & (count > 1)
-            others = (total[rows] - own[rows]) / (count[rows, None] - 1)
-            scores.append(voxelwise_correlation(own[rows], others, dataset.run[rows]))
+    r2 = np.zeros(fmri.shape[1])
+    for index in np.unique(run):
+        x, y = (np.asarray(a[run == index], np.float64) for a in (fmri_pred, fmri))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r2 += (run == index).mean() * (1 - ((y - x) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0))
+    return r2
+
+
+def subject_correlations(fmri_pred: np.ndarray, dataset: MultimodalDataset, block_voxels: int = 4096) -> np.ndarray:
+    """r of the prediction with each subject over the TRs in which it was measured.
+
+    Parameters
+    ----------
+    fmri_pred : (n_trs, n_voxels)
+        For the TRs of `dataset`, which has `average=False`.
+
+    Returns
+    -------
+    (n_subjects, n_voxels) float64; its ceiling is `inter_subject_correlation`.
+    """
+    if dataset.average:
+        raise ValueError("scores of single subjects need a dataset with average=False.")
+    blocks = []
+    for start in range(0, fmri_pred.shape[1], block_voxels):
+        part = slice(start, start + block_voxels)
+        fmri, scores = dataset.fmri(part), []
+        for own in fmri:
+            rows = np.isfinite(own[:, 0])
+            scores.append(voxelwise_correlation(fmri_pred[rows, part], own[rows], dataset.run[rows]))
         blocks.append(np.stack(scores))
     return np.concatenate(blocks, axis=1)
 

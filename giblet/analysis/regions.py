@@ -1,10 +1,11 @@
 """Named regions of the brain mask."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from nibabel.affines import apply_affine
-from nilearn import datasets
+from nilearn import datasets, image
 from scipy.spatial import cKDTree
 
 
@@ -44,3 +45,35 @@ def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
     distance, nearest = cKDTree(centres).query(voxels)
     index = np.array([names.index(n) if n in names else -1 for n in networks])
     return Regions(np.where(distance <= radius_mm, index[nearest], -1), names)
+
+
+def label_regions(labels_img, names: Mapping[int, str], mask_img) -> Regions:
+    """Regions of any label image: every voxel of `mask_img` takes the label that lies at its centre.
+
+    Parameters
+    ----------
+    labels_img : image or file
+        Integers, in the same space as the mask, on any grid; 0 is no region.
+    names : mapping of label to name
+        Labels that are not in it are no region.
+
+    Raises
+    ------
+    ValueError
+        Where a named label does not occur within the mask.
+    """
+    resampled = image.resample_to_img(
+        labels_img, mask_img, interpolation="nearest", force_resample=True, copy_header=True
+    )
+    labels = np.asarray(resampled.dataobj)[np.asarray(mask_img.dataobj) > 0].round().astype(int)
+    if missing := [name for label, name in names.items() if label not in labels]:
+        raise ValueError(f"labels_img has no voxel of {', '.join(map(repr, missing))} within the mask: leave them out.")
+    position = {label: index for index, label in enumerate(names)}
+    return Regions(np.array([position.get(label, -1) for label in labels]), tuple(names.values()))
+
+
+def schaefer_parcels(mask_img, n_rois: int = 100) -> Regions:
+    """Parcels of Schaefer et al. (2018, doi 10.1093/cercor/bhx179), which nilearn fetches from the internet once."""
+    atlas = datasets.fetch_atlas_schaefer_2018(n_rois=n_rois)
+    names = [name.decode() if isinstance(name, bytes) else name for name in atlas.labels if name != "Background"]
+    return label_regions(atlas.maps, dict(enumerate(names, start=1)), mask_img)

@@ -1,9 +1,10 @@
-"""Chance: what a score would be if the brain had not followed the film."""
+"""Chance, and how sure a score is: what it would be if the brain had not followed the film, or over other film."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import fft
+from scipy.stats import false_discovery_control
 
 
 def window_correlations(series: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -101,3 +102,93 @@ def window_null(
 def p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     """One-sided p = (b + 1) / (n_permute + 1), b the draws at least as large; never below 1 / (n_permute + 1)."""
     return ((null >= observed).sum(0) + 1) / (len(null) + 1)
+
+
+def fdr(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg q of each p, (n,): reject q <= .05 to have 5 % false among the rejected; NaN stays NaN."""
+    q = np.full(len(p), np.nan)
+    finite = np.isfinite(p)
+    q[finite] = false_discovery_control(p[finite])
+    return q
+
+
+def bootstrap_correlations(
+    predictions: Sequence[np.ndarray],
+    fmri: np.ndarray,
+    run: np.ndarray,
+    block_trs: int,
+    n_boot: int = 1000,
+    random_state: int | np.random.Generator = 0,
+    reduce: Callable[[np.ndarray], np.ndarray] = lambda r: r,
+) -> np.ndarray:
+    """Correlations of several predictions with the same fMRI, over resampled film.
+
+    Contiguous blocks of TRs are drawn with replacement within each run (Künsch 1989, Ann. Stat. 17:1217-1241), so
+    that what is drawn keeps its autocorrelation. All predictions and voxels see the same draws: differences are paired.
+
+    Parameters
+    ----------
+    predictions : sequence of (n_trs, n_voxels)
+    fmri : (n_trs, n_voxels)
+    run : (n_trs,)
+    block_trs : int
+        Length of a block: several times the autocorrelation of BOLD, a small share of the run.
+    reduce : callable
+        As in `window_null`.
+
+    Returns
+    -------
+    (n_predictions, n_boot, n_scores) float64
+        Pearson r within each run, averaged over runs by their number of TRs.
+    """
+    rng, r = np.random.default_rng(random_state), 0.0
+    for index in np.unique(run):
+        rows = np.flatnonzero(run == index)
+        counts = _block_counts(len(rows), block_trs, n_boot, rng)
+        y = _standardised(fmri[rows])
+        scores = [_resampled_correlation(counts, _standardised(x[rows]), y, reduce) for x in predictions]
+        r = r + len(rows) / len(run) * np.stack(scores)
+    return r
+
+
+def _block_counts(n_trs: int, block_trs: int, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each TR is in each draw of blocks: (n_boot, n_trs)."""
+    if not 0 < block_trs <= n_trs:
+        raise ValueError(f"block_trs is {block_trs}, expected 1 to the {n_trs} TRs of a run.")
+    n_blocks = -(-n_trs // block_trs)
+    starts = rng.integers(0, n_trs - block_trs + 1, (n_boot, n_blocks, 1))
+    drawn = (starts + np.arange(block_trs)).reshape(n_boot, -1)[:, :n_trs]
+    return np.stack([np.bincount(row, minlength=n_trs) for row in drawn]).astype(np.float32)
+
+
+def _standardised(series: np.ndarray) -> np.ndarray:
+    series = np.asarray(series, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ((series - series.mean(0)) / series.std(0)).astype(np.float32)
+
+
+def _resampled_correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray, reduce: Callable) -> np.ndarray:
+    """Reduced correlation of every draw: (n_boot, n_scores); 64 draws at a time hold few voxels in memory."""
+    powers, scores = (x, y, x * y, x * x, y * y), []
+    for start in range(0, len(counts), 64):
+        share = counts[start : start + 64] / np.float32(len(x))
+        mean_x, mean_y, xy, xx, yy = (share @ power for power in powers)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r = (xy - mean_x * mean_y) / np.sqrt((xx - mean_x**2) * (yy - mean_y**2))
+        scores.append(np.asarray(reduce(r), np.float64))
+    return np.concatenate(scores)
+
+
+def confidence_interval(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Percentile interval of bootstrap draws: (n_boot, ...) -> (2, ...).
+
+    Short data make it too narrow: over 184 TRs and in blocks of 20, 95 % intervals held the true r in 90 % of
+    simulations with an autocorrelation of .5, and in 84 % with .9.
+    """
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def paired_p_values(difference: np.ndarray) -> np.ndarray:
+    """Two-sided p that the difference of two models is 0, from its bootstrap draws: (n_boot, ...) -> (...)."""
+    tails = np.minimum((difference <= 0).sum(0), (difference >= 0).sum(0))
+    return np.minimum(2 * (tails + 1) / (len(difference) + 1), 1)

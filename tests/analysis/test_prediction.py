@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr
+from sklearn.metrics import r2_score
 
 from giblet.analysis.prediction import (
-    inter_subject_correlation,
+    explained_variance,
     knock_out_table,
     network_table,
     predict_fmri,
+    subject_correlations,
     voxelwise_correlation,
 )
 from giblet.analysis.regions import seitzman_networks
@@ -77,28 +79,25 @@ def test_a_dropped_modality_is_its_training_mean(data, model):
     assert np.allclose(everything, everything[0], atol=1e-6)
 
 
-def test_inter_subject_correlation_against_a_loop(rng):
-    """Three subjects, one of them not measured for a while, in two runs."""
-    fmri = rng.standard_normal((3, 160, 5)) + rng.standard_normal((160, 5))
+def test_explained_variance_against_scikit_learn(rng):
+    fmri = rng.standard_normal((90, 4)) + 3
+    fmri_pred, run = fmri + 0.5 * rng.standard_normal((90, 4)), np.repeat([0, 1], [30, 60])
+    parts = [r2_score(fmri[run == n], fmri_pred[run == n], multioutput="raw_values") for n in (0, 1)]
+    assert np.allclose(explained_variance(fmri_pred, fmri, run), (30 * parts[0] + 60 * parts[1]) / 90)
+
+
+def test_subject_correlations_against_scipy(rng):
+    fmri = rng.standard_normal((2, 120, 3))
     fmri[1, 60:75] = np.nan
-    data = MultimodalDataset.from_arrays(text=np.ones((160, 1)), fmri=fmri, runs=[80, 80], split="all")
-    isc = inter_subject_correlation(data, block_voxels=2)
-    series = data.fmri().astype(np.float64)
-    for subject in range(3):
-        others = np.nanmean(np.delete(series, subject, axis=0), axis=0)
-        for voxel in range(5):
-            r = []
-            for rows in (np.arange(80), np.arange(80, 160)):
-                rows = rows[np.isfinite(series[subject, rows, voxel])]
-                r.append((len(rows), pearsonr(series[subject, rows, voxel], others[rows, voxel])[0]))
-            assert isc[subject, voxel] == pytest.approx(np.average([x for _, x in r], weights=[n for n, _ in r]))
-
-
-def test_inter_subject_correlation_needs_subjects(rng):
-    fmri = rng.standard_normal((2, 80, 3))
-    for settings in ({"fmri": fmri, "average": True}, {"fmri": fmri[0]}):
-        with pytest.raises(ValueError, match="needs two subjects or more"):
-            inter_subject_correlation(MultimodalDataset.from_arrays(text=np.ones((80, 1)), **settings))
+    data = MultimodalDataset.from_arrays(text=np.ones((120, 1)), fmri=fmri, split="all")
+    fmri_pred = rng.standard_normal((120, 3))
+    r, series = subject_correlations(fmri_pred, data, block_voxels=2), data.fmri()
+    for subject, voxel in np.ndindex(2, 3):
+        rows = np.isfinite(series[subject, :, voxel])
+        assert rows.sum() == (120, 105)[subject]
+        assert r[subject, voxel] == pytest.approx(pearsonr(fmri_pred[rows, voxel], series[subject, rows, voxel])[0])
+    with pytest.raises(ValueError, match="average=False"):
+        subject_correlations(fmri_pred, MultimodalDataset.from_arrays(text=np.ones((120, 1)), fmri=fmri, average=True))
 
 
 def test_table_of_a_planted_response(data, rng):

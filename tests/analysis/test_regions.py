@@ -1,8 +1,13 @@
+import csv
+
 import numpy as np
 import pytest
+from nibabel.affines import apply_affine
 from nilearn.datasets import fetch_coords_seitzman_2018, load_mni152_brain_mask
+from nilearn.image import new_img_like
+from sklearn.utils import Bunch
 
-from giblet.analysis.regions import Regions, seitzman_networks
+from giblet.analysis.regions import Regions, label_regions, schaefer_parcels, seitzman_networks
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,48 @@ def test_region_without_voxels_has_no_mean():
 def test_unknown_region():
     with pytest.raises(ValueError, match="region is 'Motor', expected one of a, b"):
         Regions(np.array([0, 1]), ("a", "b")).voxels("Motor")
+
+
+def test_label_image_against_the_voxel_at_each_centre(mask_img, rng):
+    """A finer grid of labels, read at the centre of every voxel of the mask."""
+    fine = load_mni152_brain_mask(resolution=4)
+    labels = rng.integers(0, 4, fine.shape).astype(np.int32)
+    regions = label_regions(new_img_like(fine, labels), {1: "one", 3: "three"}, mask_img)
+    voxels = np.argwhere(np.asarray(mask_img.dataobj) > 0)
+    centres = apply_affine(np.linalg.inv(fine.affine) @ mask_img.affine, voxels)
+    at = labels[tuple(np.round(centres).astype(int).T)]
+    between = np.abs(centres - np.round(centres)).max(1) > 0.49  # as near to one voxel as to the next
+    expected = np.select([at == 1, at == 3], [0, 1], -1)
+    assert regions.names == ("one", "three")
+    assert np.array_equal(regions.labels[~between], expected[~between])
+    assert (~between).sum() > 100
+
+
+def test_label_that_is_nowhere(mask_img):
+    labels = new_img_like(mask_img, np.ones(mask_img.shape, np.int32))
+    with pytest.raises(ValueError, match=r"no voxel of 'two' within the mask: leave them out"):
+        label_regions(labels, {1: "one", 2: "two"}, mask_img)
+
+
+def test_schaefer_parcels_of_the_fetcher(mask_img, monkeypatch):
+    labels = np.ones(mask_img.shape, np.int32)
+    labels[: labels.shape[0] // 2] = 2
+    atlas = Bunch(maps=new_img_like(mask_img, labels), labels=["Background", b"Vis_1", "Vis_2"])
+    monkeypatch.setattr("nilearn.datasets.fetch_atlas_schaefer_2018", lambda n_rois: atlas)
+    regions = schaefer_parcels(mask_img)
+    assert regions.names == ("Vis_1", "Vis_2")
+    assert set(regions.labels) == {0, 1}
+
+
+def test_published_parcels(real_data):
+    mask_img = load_mni152_brain_mask(resolution=3)
+    with (real_data / "atlas/labels_schaefer_200.csv").open() as file:
+        names = {int(row["index"]): row["name"] for row in csv.DictReader(file) if row["name"] != "Background"}
+    regions = label_regions(real_data / "atlas/atlas_schaefer_200.nii.gz", names, mask_img)
+    sizes = np.bincount(regions.labels[regions.labels >= 0])
+    assert len(sizes) == 200
+    assert sizes.min() > 10
+    assert np.mean(regions.labels >= 0) > 0.4
+    visual = seitzman_networks(mask_img).voxels("Visual") & (regions.labels >= 0)
+    found = [regions.names[label] for label in regions.labels[visual]]
+    assert np.mean(["_Vis_" in name for name in found]) > 0.6

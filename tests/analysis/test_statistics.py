@@ -3,7 +3,15 @@ import pytest
 from scipy.signal import lfilter
 from scipy.stats import pearsonr
 
-from giblet.analysis.statistics import p_values, window_correlations, window_null
+from giblet.analysis.statistics import (
+    bootstrap_correlations,
+    confidence_interval,
+    fdr,
+    p_values,
+    paired_p_values,
+    window_correlations,
+    window_null,
+)
 
 
 def autocorrelated(rng, n_trs: int, n_series: int, coefficient: float) -> np.ndarray:
@@ -100,3 +108,66 @@ def test_a_planted_response_is_found(rng):
 def test_p_values_by_hand():
     null = np.array([[0.1, 0.0], [0.2, 0.5], [0.3, 0.6], [0.4, 0.7]])
     assert p_values(np.array([0.3, 0.9]), null) == pytest.approx([3 / 5, 1 / 5])
+
+
+def test_fdr_against_its_definition(rng):
+    """q of the i-th smallest of n is the smallest of p_j n / j over j >= i."""
+    p = np.append(rng.random(40) ** 3, np.nan)
+    order = np.argsort(p[:40])
+    expected = np.empty(40)
+    expected[order] = [min(1, (p[order][i:] * 40 / np.arange(i + 1, 41)).min()) for i in range(40)]
+    assert np.allclose(fdr(p)[:40], expected)
+    assert np.isnan(fdr(p)[40])
+
+
+def test_bootstrap_against_explicit_resampling(rng):
+    """Every draw is the correlation of series made of whole blocks."""
+    fmri, fmri_pred = rng.standard_normal((2, 60, 3))
+    run = np.zeros(60, int)
+    draws = bootstrap_correlations([fmri_pred, -fmri_pred], fmri, run, block_trs=25, n_boot=70)
+    starts = np.random.default_rng(0).integers(0, 36, (70, 3))
+    for draw in (0, 1, 69):
+        rows = np.concatenate([np.arange(start, start + 25) for start in starts[draw]])[:60]
+        expected = [pearsonr(fmri_pred[rows, voxel], fmri[rows, voxel])[0] for voxel in range(3)]
+        assert np.allclose(draws[0, draw], expected, atol=1e-5)
+    assert np.allclose(draws[0], -draws[1], atol=1e-6)
+
+
+def test_bootstrap_reduces_and_averages_runs(rng):
+    fmri, fmri_pred = rng.standard_normal((2, 100, 4)).astype(np.float32)
+    run = np.repeat([0, 1], [40, 60])
+    both = bootstrap_correlations([fmri_pred], fmri, run, 10, n_boot=5, reduce=lambda r: r.mean(-1, keepdims=True))
+    generator = np.random.default_rng(0)
+    parts = [
+        bootstrap_correlations([fmri_pred[run == n]], fmri[run == n], run[run == n], 10, 5, generator) for n in (0, 1)
+    ]
+    assert both.shape == (1, 5, 1)
+    assert np.allclose(both[..., 0], (0.4 * parts[0] + 0.6 * parts[1]).mean(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("coefficient", "least"), [(0.5, 0.86), (0.9, 0.76)])
+def test_interval_covers_the_true_correlation(rng, coefficient, least):
+    """Many autocorrelated pairs of known r, 184 TRs: how many 95 % intervals hold it, as the docstring says."""
+    fmri = autocorrelated(rng, 184, 400, coefficient)
+    fmri_pred = fmri + autocorrelated(rng, 184, 400, coefficient)
+    draws = bootstrap_correlations([fmri_pred], fmri, np.zeros(184, int), block_trs=20, n_boot=500)[0]
+    low, high = confidence_interval(draws)
+    covered = np.mean((low < np.sqrt(0.5)) & (np.sqrt(0.5) < high))
+    assert least < covered < 0.97
+
+
+def test_paired_test_of_two_models(rng):
+    """Equal models differ at the nominal rate, a better one is found; what the draws share cancels."""
+    fmri = autocorrelated(rng, 184, 300, 0.5)
+    one, two = (fmri + 2 * autocorrelated(rng, 184, 300, 0.5) for _ in range(2))
+    better = fmri + 0.5 * autocorrelated(rng, 184, 300, 0.5)
+    r = bootstrap_correlations([one, two, better], fmri, np.zeros(184, int), block_trs=10, n_boot=500)
+    assert np.mean(paired_p_values(r[0] - r[1]) < 0.05) < 0.12
+    assert np.mean(paired_p_values(r[2] - r[1]) < 0.05) > 0.95
+    assert paired_p_values(np.ones((99, 1)))[0] == 2 / 100
+
+
+@pytest.mark.parametrize("block_trs", [0, 61])
+def test_block_longer_than_a_run(rng, block_trs):
+    with pytest.raises(ValueError, match=f"block_trs is {block_trs}, expected 1 to the 60 TRs"):
+        bootstrap_correlations([np.ones((60, 1))], np.ones((60, 1)), np.zeros(60, int), block_trs)

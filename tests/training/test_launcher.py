@@ -1,3 +1,4 @@
+import contextlib
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from giblet.training import TrainingConfig, TrainingError, launch, load_checkpoi
 from giblet.training.launcher import _command
 
 LAUNCH = """
-import sys
+import signal, sys
 from giblet.training import TrainingConfig, launch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as a kernel has it, also where the shell ignores it
 launch(sys.argv[1], sys.argv[2], TrainingConfig(epochs=99_999, patience=99_999, checkpoint_every=1), n_ranks=2)
 """
 
@@ -47,9 +49,14 @@ def test_nobody_is_left(simulated, tmp_path, name):
     started = psutil.Process(launcher.pid).children(recursive=True)
     assert len(started) >= 3  # torchrun and two ranks
     launcher.send_signal(getattr(signal, name))
-    said = launcher.communicate(timeout=90)[1]
-    assert ("KeyboardInterrupt" in said) == (name == "SIGINT")
-    assert not psutil.wait_procs(started, timeout=60 if name == "SIGKILL" else 0)[1]
+    try:
+        said = launcher.communicate(timeout=90)[1]
+        assert ("KeyboardInterrupt" in said) == (name == "SIGINT")
+        assert not psutil.wait_procs(started, timeout=60 if name == "SIGKILL" else 0)[1]
+    finally:
+        for process in (launcher, *started):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     assert load_checkpoint(tmp_path / "run/last.pt")["step"] > 0
 
 

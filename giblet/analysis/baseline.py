@@ -1,0 +1,108 @@
+"""The field's baseline: banded ridge regression from the model's own features to every voxel.
+
+Dupré la Tour et al. (2022), NeuroImage 264:119728, by their package himalaya.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from himalaya.kernel_ridge import MultipleKernelRidgeCV
+from himalaya.scoring import correlation_score_split
+
+from giblet.data import MultimodalDataset
+from giblet.data.features import STIMULI
+
+ALPHAS = np.logspace(-3, 5, 17)
+BLOCK_ROWS = 64  # TRs of features in memory at a time
+
+
+def ridge_predictions(
+    train: MultimodalDataset,
+    target: MultimodalDataset,
+    n_iter: int = 30,
+    alphas: np.ndarray = ALPHAS,
+    n_folds: int = 5,
+    random_state: int = 0,
+) -> np.ndarray:
+    """Fit on one split, predict another: the share of each modality in the prediction.
+
+    One band a modality, as items of the data set give it, context included, centred by the training TRs. Shrinkage
+    and the weights of the bands are chosen for each voxel by cross-validation over contiguous folds of the training
+    TRs, with the gap of the splits around each.
+
+    Parameters
+    ----------
+    train, target : MultimodalDataset with `average=True`
+    n_iter : int
+        Band weights tried, drawn from Dirichlet distributions.
+    alphas : array
+        Shrinkages tried, relative to the mean power of a band.
+    random_state : int
+        Of the draws.
+
+    Returns
+    -------
+    (n_modalities, n_trs, n_voxels) float32
+        In the order of `train.present`; their sum over modalities is the prediction.
+    """
+    bands = [name for name in STIMULI if name in train.present]
+    kernels = np.stack([_kernel(name, train, train) for name in bands])
+    scale = np.trace(kernels, axis1=1, axis2=2)[:, None, None] / train.n_trs
+    fmri = train.fmri()
+    solver = {"n_iter": n_iter, "alphas": alphas, "progress_bar": False, "n_targets_batch": 4096, "n_alphas_batch": 4}
+    model = MultipleKernelRidgeCV(
+        "precomputed", solver_params=solver, cv=_folds(train, n_folds), random_state=random_state
+    )
+    model.fit((kernels / scale).astype(np.float32), fmri - fmri.mean(0))
+    across = np.stack([_kernel(name, target, train) for name in bands]) / scale
+    return np.asarray(model.predict(across.astype(np.float32), split=True))
+
+
+def split_correlations(parts: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> np.ndarray:
+    """What each modality adds to r of the joint prediction: their sum is r.
+
+    Parameters
+    ----------
+    parts : (n_modalities, n_trs, n_voxels)
+    fmri : (n_trs, n_voxels)
+    run : (n_trs,)
+
+    Returns
+    -------
+    (n_modalities, n_voxels) float64, within runs, averaged as in `voxelwise_correlation`.
+    """
+    r = 0.0
+    for index in np.unique(run):
+        rows = run == index
+        r = r + rows.mean() * correlation_score_split(fmri[rows].astype(np.float64), parts[:, rows].astype(np.float64))
+    return r
+
+
+def _kernel(name: str, left: MultimodalDataset, train: MultimodalDataset) -> np.ndarray:
+    """Products of features centred by the training TRs: (n_left, n_train) float64, in blocks of TRs."""
+    mean = sum(x.double().sum(0) for _, x in _blocks(name, train)).div(train.n_trs).float()
+    kernel = np.empty((left.n_trs, train.n_trs))
+    for rows, x in _blocks(name, left):
+        for columns, y in _blocks(name, train):
+            kernel[rows, columns] = torch.mm(x - mean, (y - mean).T).numpy()
+    return kernel
+
+
+def _blocks(name: str, dataset: MultimodalDataset) -> Iterator[tuple[slice, torch.Tensor]]:
+    for start in range(0, dataset.n_trs, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        yield rows, dataset.stimulus(name, dataset.tr_index[rows])
+
+
+def _folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Contiguous folds, and for each the training TRs that are in another run or farther away than the gap."""
+    trs, run, folds = train.tr_index, train.run, []
+    for held_out in np.array_split(np.arange(train.n_trs), n_folds):
+        near = np.zeros(train.n_trs, bool)
+        near[held_out] = True
+        for index in np.unique(run[held_out]):
+            own = trs[held_out][run[held_out] == index]
+            near |= (run == index) & (trs >= own.min() - train.gap) & (trs <= own.max() + train.gap)
+        folds.append((np.flatnonzero(~near), held_out))
+    return folds

@@ -1,0 +1,76 @@
+"""How well a brain could be predicted at all, by a model that knew what the subjects share."""
+
+import numpy as np
+
+from giblet.analysis.prediction import voxelwise_correlation
+from giblet.data import MultimodalDataset
+
+
+def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 4096) -> np.ndarray:
+    """Leave-one-out inter-subject correlation: r of each subject over time with the mean of the others.
+
+    The ceiling of single-subject scores where every subject saw the film once. Nastase et al. (2019), SCAN
+    14:667-685. TRs in which a subject was not measured are left out of its r and of the others' mean.
+
+    Parameters
+    ----------
+    dataset : MultimodalDataset with `average=False` and two subjects or more
+
+    Returns
+    -------
+    (n_subjects, n_voxels) float64
+    """
+    _check_subjects("inter-subject correlation", dataset)
+    n_voxels, blocks = dataset.model_dims["n_voxels"], []
+    for start in range(0, n_voxels, block_voxels):
+        fmri = dataset.fmri(slice(start, start + block_voxels))
+        measured = np.isfinite(fmri[:, :, 0])
+        total, count = np.nansum(fmri, axis=0), measured.sum(0)
+        scores = []
+        for own, mine in zip(fmri, measured, strict=True):
+            rows = mine & (count > 1)
+            others = (total[rows] - own[rows]) / (count[rows, None] - 1)
+            scores.append(voxelwise_correlation(own[rows], others, dataset.run[rows]))
+        blocks.append(np.stack(scores))
+    return np.concatenate(blocks, axis=1)
+
+
+def split_half_ceiling(
+    dataset: MultimodalDataset, n_splits: int = 20, random_state: int = 0, block_voxels: int = 4096
+) -> np.ndarray:
+    """Highest r that a prediction of the mean over subjects can have: the root of that mean's reliability.
+
+    Reliability is the correlation of the means of two random halves of the subjects, averaged over splits and stepped
+    up by Spearman-Brown to all subjects; a voxel of negative reliability has the ceiling 0.
+
+    Parameters
+    ----------
+    dataset : MultimodalDataset with `average=False` and two subjects or more
+        TRs in which a half was not measured are left out.
+
+    Returns
+    -------
+    (n_voxels,) float64
+    """
+    _check_subjects("split-half reliability", dataset)
+    rng, n_subjects = np.random.default_rng(random_state), len(dataset.subjects)
+    orders = [rng.permutation(n_subjects) for _ in range(n_splits)]
+    blocks = []
+    for start in range(0, dataset.model_dims["n_voxels"], block_voxels):
+        fmri = dataset.fmri(slice(start, start + block_voxels))
+        measured = np.isfinite(fmri[:, :, 0])
+        r = np.mean([_half_correlation(fmri, measured, order, dataset.run) for order in orders], axis=0)
+        blocks.append(np.sqrt(np.maximum(2 * r / (1 + r), 0)))
+    return np.concatenate(blocks)
+
+
+def _half_correlation(fmri: np.ndarray, measured: np.ndarray, order: np.ndarray, run: np.ndarray) -> np.ndarray:
+    halves = np.array_split(order, 2)
+    rows = np.logical_and(*(measured[half].any(0) for half in halves))
+    means = (np.nansum(fmri[half][:, rows], axis=0) / measured[half][:, rows].sum(0)[:, None] for half in halves)
+    return voxelwise_correlation(*means, run[rows])
+
+
+def _check_subjects(name: str, dataset: MultimodalDataset) -> None:
+    if dataset.average or len(dataset.subjects) < 2:
+        raise ValueError(f"{name} needs two subjects or more, and a dataset with average=False.")

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from giblet.analysis.baseline import _folds, ridge_predictions, split_correlations
+from giblet.analysis.prediction import voxelwise_correlation
+from giblet.data import MultimodalDataset
+
+
+@pytest.fixture
+def arrays(rng) -> dict:
+    """Two runs; four voxels follow video, audio, both, and nothing."""
+    video, audio = rng.random((500, 30)), rng.standard_normal((500, 20))
+    signals = [video @ rng.standard_normal(30), audio @ rng.standard_normal(20)]
+    signals = [(s - s.mean()) / s.std() for s in signals]
+    clean = np.stack([signals[0], signals[1], sum(signals), 0 * signals[0]], axis=1)
+    fmri = clean + 0.5 * rng.standard_normal((500, 4))
+    return {"video": video, "audio": audio, "fmri": fmri, "runs": [250, 250]}
+
+
+def splits(arrays: dict, **settings) -> tuple[MultimodalDataset, MultimodalDataset]:
+    return tuple(MultimodalDataset.from_arrays(**arrays, split=s, average=True, **settings) for s in ("train", "test"))
+
+
+def test_one_band_and_one_alpha_against_scikit_learn(arrays):
+    arrays.pop("audio")
+    train, test = splits(arrays, context=(1, 0))
+    parts = ridge_predictions(train, test, n_iter=1, alphas=np.array([10.0]))
+    x, y = (train.stimulus("video", rows).numpy().astype(np.float64) for rows in (train.tr_index, test.tr_index))
+    centre = x.mean(0)
+    scale = ((x - centre) ** 2).sum() / len(x)
+    fmri = train.fmri().astype(np.float64)
+    oracle = Ridge(alpha=10.0 * scale, fit_intercept=False).fit(x - centre, fmri - fmri.mean(0))
+    assert parts.shape == (1, test.n_trs, 4)
+    assert np.allclose(parts[0], oracle.predict(y - centre), atol=1e-4)
+
+
+def test_bands_find_what_each_voxel_follows(arrays):
+    train, test = splits(arrays)
+    parts = ridge_predictions(train, test)
+    fmri = test.fmri()
+    split = split_correlations(parts, fmri, test.run)
+    r = voxelwise_correlation(parts.sum(0), fmri, test.run)
+    assert np.allclose(split.sum(0), r, atol=1e-6)
+    assert (r[:3] > 0.75).all()
+    assert abs(r[3]) < 0.3
+    assert split[0, 0] > 0.75 > 0.1 > abs(split[1, 0])
+    assert split[1, 1] > 0.75 > 0.1 > abs(split[0, 1])
+    assert (split[:, 2] > 0.3).all()
+
+
+def test_seed_gives_the_numbers(arrays):
+    train, test = splits(arrays)
+    one, two, other = (ridge_predictions(train, test, n_iter=5, random_state=seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_folds_are_contiguous_and_apart(arrays):
+    train, _ = splits(arrays)
+    folds = _folds(train, 5)
+    assert np.array_equal(np.concatenate([held_out for _, held_out in folds]), np.arange(train.n_trs))
+    for fitted, held_out in folds:
+        for index in held_out:
+            near = (train.run[fitted] == train.run[index]) & (
+                abs(train.tr_index[fitted] - train.tr_index[index]) <= train.gap
+            )
+            assert not near.any()
+        assert len(fitted) > 0.5 * train.n_trs
