@@ -104,6 +104,35 @@ def p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
     return ((null >= observed).sum(0) + 1) / (len(null) + 1)
 
 
+def voxelwise_null(
+    fmri_pred: np.ndarray,
+    fmri: np.ndarray,
+    run: np.ndarray,
+    held_out: np.ndarray,
+    exclusion: int,
+    n_permute: int = 2000,
+    random_state: int = 0,
+    block_voxels: int = 2048,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out r of every voxel and its p in `window_null`, in blocks of voxels that share the draws.
+
+    Parameters
+    ----------
+    As in `window_null`.
+
+    Returns
+    -------
+    r, p : (n_voxels,) float64; NaN where a series does not vary
+    """
+    r, p = np.empty(fmri.shape[1]), np.empty(fmri.shape[1])
+    for start in range(0, len(r), block_voxels):
+        part = slice(start, start + block_voxels)
+        settings = (run, held_out, exclusion, n_permute, random_state)
+        r[part], null = window_null(fmri_pred[:, part], fmri[:, part], *settings)
+        p[part] = np.where(np.isfinite(r[part]), p_values(r[part], null), np.nan)
+    return r, p
+
+
 def fdr(p: np.ndarray) -> np.ndarray:
     """Benjamini-Hochberg q of each p, (n,): reject q <= .05 to have 5 % false among the rejected; NaN stays NaN."""
     q = np.full(len(p), np.nan)

@@ -93,9 +93,8 @@ def distribute(module: nn.Module, device: torch.device, shard: bool) -> nn.Modul
     fully_shard(module, mesh=mesh)
     module.to_empty(device=device)
     for name, value in module.state_dict().items():
-        whole = (
-            first.pop(name).to(device) if rank() == 0 else torch.empty(value.shape, dtype=value.dtype, device=device)
-        )
+        whole = first.pop(name) if rank() == 0 else torch.empty(value.shape, dtype=value.dtype, device=device)
+        whole = whole.to(device)
         if isinstance(value, DTensor):
             value.copy_(distribute_tensor(whole, mesh, value.placements))
         else:

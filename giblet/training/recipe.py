@@ -92,6 +92,8 @@ def load_or_train(
 ) -> Run:
     """Train the recipe's model on a data folder, once; under `torchrun`, with all ranks.
 
+    With `shard` the first rank alone gets the whole model back.
+
     Parameters
     ----------
     output_dir : folder, default `data_dir/runs/` and a hash of the data and of every setting
@@ -111,4 +113,6 @@ def load_or_train(
         key = json.dumps([data["train"].cache.name, model.get_config(), what, span], sort_keys=True)
         folder = Path(output_dir or Path(data_dir) / "runs" / hashlib.sha256(key.encode()).hexdigest()[:12])
         history = trainer.fit(folder, on_epoch, progress)
-    return Run(load_model(folder / "best.pt") if config.shard else model, data, history, folder)
+        if config.shard and rank() == 0:  # shares cannot predict without the other ranks
+            model = load_model(folder / "best.pt")
+    return Run(model, data, history, folder)

@@ -9,6 +9,7 @@ from giblet.analysis.statistics import (
     fdr,
     p_values,
     paired_p_values,
+    voxelwise_null,
     window_correlations,
     window_null,
 )
@@ -171,3 +172,15 @@ def test_paired_test_of_two_models(rng):
 def test_block_longer_than_a_run(rng, block_trs):
     with pytest.raises(ValueError, match=f"block_trs is {block_trs}, expected 1 to the 60 TRs"):
         bootstrap_correlations([np.ones((60, 1))], np.ones((60, 1)), np.zeros(60, int), block_trs)
+
+
+def test_voxels_in_blocks_are_voxels_at_once(rng):
+    fmri_pred, fmri, run, held_out = two_runs(rng, n_voxels=7)
+    fmri_pred[:, 2] = 1.0
+    r, p = voxelwise_null(fmri_pred, fmri, run, held_out, 10, n_permute=300, block_voxels=3)
+    observed, null = window_null(fmri_pred, fmri, run, held_out, 10, n_permute=300)
+    varies = np.arange(7) != 2
+    assert np.allclose(r[varies], observed[varies])
+    assert np.allclose(p[varies], p_values(observed, null)[varies])
+    assert np.isnan(r[2])
+    assert np.isnan(p[2])
