@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import psutil
 import pytest
+import torch
 
 from giblet import cli
-from giblet.training import TrainingConfig, TrainingError, launch, load_checkpoint
+from giblet.models import MultimodalAutoencoder
+from giblet.training import TrainingConfig, TrainingError, launch, load_checkpoint, load_model
 from giblet.training.launcher import _command
+from giblet.training.recipe import load_or_train
 
 LAUNCH = """
 import signal, sys
@@ -64,3 +67,16 @@ def test_rank_that_fails_is_an_error(tmp_path, capsys):
     with pytest.raises(TrainingError, match="training on 2 ranks ended with exit code 1, see above"):
         launch(tmp_path / "nowhere", tmp_path, TrainingConfig(epochs=1), n_ranks=2)
     assert "nowhere" in capsys.readouterr().out
+
+
+def test_sharded_run_of_every_weight(simulated, tmp_path):
+    """Trained in shares by two ranks, reported by the first, and loaded whole by one process."""
+    config = TrainingConfig(epochs=1, batch_size=16)
+    checkpoint = launch(simulated, tmp_path, replace(config, shard=True), n_ranks=2, direct=True)
+    settings = {"config": replace(config, micro_batches=2), "output_dir": tmp_path / "run"}
+    run = load_or_train(simulated, **settings, direct=True, progress=False)
+    model = load_model(checkpoint)
+    assert type(model) is MultimodalAutoencoder
+    for a, b in zip(run.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (tmp_path / "prediction.csv").read_text().count("\n") > 10
