@@ -18,7 +18,7 @@ from giblet.analysis.regions import Regions
 from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE, read_sound
 from giblet.data.media import write_movie
-from giblet.plotting.prediction import voxel_image
+from giblet.plotting.surface import voxel_image
 
 SPLIT_COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green", "gap": "0.8", "cropped": "0.4"}
 

@@ -3,23 +3,10 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from nilearn.datasets import load_fsaverage, load_fsaverage_data
-from nilearn.image import new_img_like
-from nilearn.plotting import plot_surf_stat_map
-from nilearn.surface import SurfaceImage
 
 from giblet.data import MultimodalDataset
-
-
-def voxel_image(values: np.ndarray, mask_img):
-    """Put (n_voxels,) values back into the brain: a NIfTI image, 0 outside the mask and where values are NaN."""
-    mask = np.asarray(mask_img.dataobj) > 0
-    volume = np.zeros(mask.shape, np.float32)
-    volume[mask] = np.nan_to_num(values)
-    return new_img_like(mask_img, volume)
+from giblet.plotting.surface import plot_surface, voxel_image
 
 
 def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axes | None = None) -> Axes:
@@ -101,28 +88,3 @@ def plot_prediction(
     networks = plot_network_table(table, planted, figure.add_axes((0.36, 0.07, 0.61, 0.38)))
     networks.set_title(f"{simulated}held-out r by network", x=0.14)
     return figure
-
-
-def plot_map(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float) -> Figure:
-    """One map of (n_voxels,) values on the cortical surface, from four sides."""
-    figure = Figure(figsize=(10, 2.9))
-    figure.suptitle(title, fontsize="medium")
-    plot_surface(voxel_image(values, mask_img), figure, bottom=0.08, height=0.7, threshold=threshold, vmax=vmax)
-    return figure
-
-
-def plot_surface(stat_map, figure: Figure, bottom: float, height: float, threshold: float, vmax: float) -> None:
-    """Draw a volume on fsaverage5 across a figure: lateral and medial view of each hemisphere, one colour bar."""
-    mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
-    surface = SurfaceImage.from_volume(mesh["pial"], stat_map)
-    views = [(hemi, view) for hemi in ("left", "right") for view in ("lateral", "medial")]
-    for position, (hemi, view) in enumerate(views):
-        ax = figure.add_axes((0.01 + 0.225 * position, bottom, 0.23, height), projection="3d")
-        plot_surf_stat_map(
-            surf_mesh=mesh["inflated"], stat_map=surface, bg_map=sulci, hemi=hemi, view=view, axes=ax, figure=figure,
-            threshold=threshold, vmin=-vmax, vmax=vmax, cmap="RdBu_r", colorbar=False,
-        )  # fmt: skip
-        ax.set_box_aspect(ax.get_box_aspect(), zoom=1.5)
-        ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.92)
-    colours = ScalarMappable(Normalize(-vmax, vmax), "RdBu_r")
-    figure.colorbar(colours, cax=figure.add_axes((0.925, bottom + 0.2 * height, 0.012, 0.6 * height))).ax.set_title("r")

@@ -16,7 +16,8 @@ from giblet.data.audio import read_sound
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.architecture import plot_architecture
 from giblet.plotting.data import embed_clip, plot_lag_curve, plot_networks, plot_split, plot_words
-from giblet.plotting.prediction import plot_knock_out, plot_network_table, plot_prediction, voxel_image
+from giblet.plotting.prediction import plot_knock_out, plot_network_table, plot_prediction
+from giblet.plotting.surface import voxel_image
 from giblet.plotting.training import LossPlot, plot_history
 
 HISTORY = [
