@@ -189,7 +189,7 @@ def test_data_set_travels_to_workers(rng, simulated, tiny_video):
     for average in (False, True):
         data = MultimodalDataset(simulated, average=average, video_processor=tiny_video, progress=False)
         sent = pickle.dumps(data)
-        assert len(sent) < data._features.fmri.nbytes / 4
+        assert len(sent) < data.features.fmri.nbytes / 4
         assert all(torch.equal(pickle.loads(sent)[3][name], data[3][name]) for name in ("video", "fmri"))
     data = MultimodalDataset.from_arrays(**arrays(rng))
     assert torch.equal(pickle.loads(pickle.dumps(data))[3]["fmri"], data[3]["fmri"])
