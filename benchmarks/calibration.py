@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from giblet.analysis.prediction import network_table, predict_fmri
+from giblet.analysis.prediction import predict_fmri
 from giblet.analysis.regions import seitzman_networks
+from giblet.analysis.tables import network_table
 from giblet.data.simulate import PLANTED, simulate_dataset
 from giblet.training import TrainingConfig
 from giblet.training.recipe import load_or_train

@@ -8,8 +8,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from giblet.analysis.prediction import N_PERMUTE, network_table, predict_fmri, voxelwise_correlation
+from giblet.analysis.prediction import predict_fmri, voxelwise_correlation
 from giblet.analysis.regions import seitzman_networks
+from giblet.analysis.tables import N_PERMUTE, network_table
 from giblet.data import simulate_dataset
 from giblet.files import atomic_path
 from giblet.plotting.prediction import plot_prediction

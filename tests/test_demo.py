@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from giblet.analysis.prediction import knock_out_table, network_table, predict_fmri
+from giblet.analysis.prediction import predict_fmri
 from giblet.analysis.regions import seitzman_networks
+from giblet.analysis.tables import knock_out_table, network_table
 from giblet.data.simulate import PLANTED
 from giblet.training.recipe import Run, load_or_train
 

@@ -15,7 +15,9 @@ def gap_trs(tr: float, window_trs: int = 1) -> int:
     return window_trs + math.ceil(HRF_SECONDS / tr)
 
 
-def split_trs(run_lengths: Sequence[int], fractions: Sequence[float], gap: int) -> np.ndarray:
+def split_trs(
+    run_lengths: Sequence[int], fractions: Sequence[float], gap: int, test_runs: Sequence[int] = ()
+) -> np.ndarray:
     """Label every TR of every run 'train', 'val', 'test' or 'gap'.
 
     Each run is cut in this order, train | gap | val | gap | test, the fractions being of the TRs outside
@@ -29,6 +31,9 @@ def split_trs(run_lengths: Sequence[int], fractions: Sequence[float], gap: int) 
         Positive, sum to 1.
     gap : int
         TRs left out between two blocks, see `gap_trs`.
+    test_runs : sequence of int
+        Runs, counted from 0, that are 'test' as a whole. The others are then cut into train | gap | val, in proportion
+        of these two fractions.
 
     Returns
     -------
@@ -38,15 +43,27 @@ def split_trs(run_lengths: Sequence[int], fractions: Sequence[float], gap: int) 
         raise ValueError(
             f"fractions are {tuple(fractions)}, expected three positive numbers (train, val, test) of sum 1."
         )
+    names = ("train", "val", "test")
+    if test_runs:
+        if not set(test_runs) < set(range(len(run_lengths))):
+            raise ValueError(
+                f"test_runs are {list(test_runs)}, expected some of 0 to {len(run_lengths) - 1}, not all: "
+                f"leave a run to train on."
+            )
+        names, fractions = names[:2], np.array(fractions[:2]) / sum(fractions[:2])
     labels = []
     for run, n_trs in enumerate(run_lengths):
-        usable = n_trs - 2 * gap
-        n_train, n_val = round(fractions[0] * usable), round(fractions[1] * usable)
-        counts = (n_train, gap, n_val, gap, usable - n_train - n_val)
-        if min(counts[::2]) < 2:
+        if run in test_runs:
+            labels.append(np.repeat("test", n_trs))
+            continue
+        usable = n_trs - gap * (len(names) - 1)
+        counts = [round(fraction * usable) for fraction in fractions[:-1]]
+        counts.append(usable - sum(counts))
+        if min(counts) < 2:
             raise ValueError(
-                f"run {run + 1} has {n_trs} TRs, too few for two gaps of {gap} and three blocks: "
+                f"run {run + 1} has {n_trs} TRs, too few for {len(names)} blocks with gaps of {gap} between them: "
                 f"use longer runs or a smaller gap."
             )
-        labels.append(np.repeat(["train", "gap", "val", "gap", "test"], counts))
+        blocks = [np.repeat([name, "gap"], [n, gap]) for name, n in zip(names, counts, strict=True)]
+        labels.append(np.concatenate(blocks)[:n_trs])
     return np.concatenate(labels)

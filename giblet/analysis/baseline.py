@@ -4,6 +4,7 @@ Dupré la Tour et al. (2022), NeuroImage 264:119728, by their package himalaya.
 """
 
 from collections.abc import Iterator
+from copy import copy
 
 import numpy as np
 import torch
@@ -79,6 +80,26 @@ def split_correlations(parts: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> 
     return r
 
 
+def shuffle_split(dataset: MultimodalDataset, random_state: int = 0) -> tuple[MultimodalDataset, MultimodalDataset]:
+    """A split that LEAKS, to see what it would have claimed: training and test TRs drawn at random, without a gap.
+
+    Parameters
+    ----------
+    dataset : MultimodalDataset with `split='all'` and `average=True`
+
+    Returns
+    -------
+    train, test : MultimodalDataset
+        With as many TRs as the splits of these names.
+    """
+    order = np.random.default_rng(random_state).permutation(dataset.n_trs)
+    n_train, n_test = (int((dataset.split_labels == name).sum()) for name in ("train", "test"))
+    parts = copy(dataset), copy(dataset)
+    for part, rows in zip(parts, (order[:n_train], order[n_train : n_train + n_test]), strict=True):
+        part.tr_index, part.run, part.gap = dataset.tr_index[rows], dataset.run[rows], 0
+    return parts
+
+
 def _kernel(name: str, left: MultimodalDataset, train: MultimodalDataset) -> np.ndarray:
     """Products of features centred by the training TRs: (n_left, n_train) float64, in blocks of TRs."""
     mean = sum(x.double().sum(0) for _, x in _blocks(name, train)).div(train.n_trs).float()
@@ -103,6 +124,6 @@ def _folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.
         near[held_out] = True
         for index in np.unique(run[held_out]):
             own = trs[held_out][run[held_out] == index]
-            near |= (run == index) & (trs >= own.min() - train.gap) & (trs <= own.max() + train.gap)
+            near |= (run == index) & (np.abs(trs[:, None] - own).min(1) <= train.gap)
         folds.append((np.flatnonzero(~near), held_out))
     return folds

@@ -64,6 +64,12 @@ def split_half_ceiling(
     return np.concatenate(blocks)
 
 
+def over_ceiling(r: np.ndarray, ceiling: np.ndarray, lowest: float = 0.1) -> np.ndarray:
+    """r as a share of its ceiling; NaN where the ceiling is below `lowest` and the share would be noise over noise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(ceiling >= lowest, r / ceiling, np.nan)
+
+
 def _half_correlation(fmri: np.ndarray, measured: np.ndarray, order: np.ndarray, run: np.ndarray) -> np.ndarray:
     halves = np.array_split(order, 2)
     rows = np.logical_and(*(measured[half].any(0) for half in halves))

@@ -3,15 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 
-from giblet.analysis.regions import Regions
-from giblet.analysis.statistics import p_values, window_null
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
-
-N_PERMUTE = 2000  # null draws
 
 
 @torch.no_grad()
@@ -103,63 +98,3 @@ def subject_correlations(fmri_pred: np.ndarray, dataset: MultimodalDataset, bloc
             scores.append(voxelwise_correlation(fmri_pred[rows, part], own[rows], dataset.run[rows]))
         blocks.append(np.stack(scores))
     return np.concatenate(blocks, axis=1)
-
-
-def network_table(
-    fmri_pred: np.ndarray,
-    dataset: MultimodalDataset,
-    regions: Regions,
-    n_permute: int = N_PERMUTE,
-    random_state: int = 0,
-    split: str = "test",
-) -> pd.DataFrame:
-    """Held-out r of each region beside its null.
-
-    Parameters
-    ----------
-    fmri_pred : (n_trs, n_voxels)
-        Prediction for all TRs of `dataset`, which has `split='all'` and `average=True`: null windows are taken
-        from all of each run, at least the gap between splits away from the held-out block.
-    Returns
-    -------
-    DataFrame
-        One row a region: `n_voxels`, `r` (mean over voxels), `null_mean`, `null_sd` (of that mean over the draws),
-        `z` = (r - null_mean) / null_sd and `p`.
-    """
-    held_out = dataset.split_labels[dataset.tr_index] == split
-    scores = (n_permute, random_state, regions.mean)
-    r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, dataset.gap, *scores)
-    table = pd.DataFrame(
-        {
-            "n_voxels": [int(regions.voxels(name).sum()) for name in regions.names],
-            "r": r,
-            "null_mean": null.mean(0),
-            "null_sd": null.std(0),
-            "z": (r - null.mean(0)) / null.std(0),
-            "p": p_values(r, null),
-        },
-        index=pd.Index(regions.names, name="network"),
-    )
-    return _labelled(table, dataset)
-
-
-def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, regions: Regions) -> pd.DataFrame:
-    """What each region listens to: its r over the data set's TRs with one modality after the other taken away.
-
-    Returns
-    -------
-    DataFrame
-        One row a region; columns `nothing`, `video`, `audio` and `text` name what was taken away, see `predict_fmri`.
-    """
-    fmri, columns = dataset.fmri(), {}
-    for name in ("nothing", "video", "audio", "text"):
-        fmri_pred = predict_fmri(model, dataset, drop=() if name == "nothing" else (name,))
-        columns[name] = regions.mean(voxelwise_correlation(fmri_pred, fmri, dataset.run))
-    table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
-    return _labelled(table, dataset)
-
-
-def _labelled(table: pd.DataFrame, dataset: MultimodalDataset) -> pd.DataFrame:
-    if dataset.simulated:
-        table.columns.name = "SIMULATED data"
-    return table

@@ -25,6 +25,7 @@ class Regions:
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean over each region's voxels: (..., n_voxels) -> (..., n_regions); NaN voxels are left out."""
         values = np.asarray(values)
+        values = values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
         finite = np.isfinite(values)
         member = np.eye(len(self.names), dtype=values.dtype)[self.labels] * (self.labels >= 0)[:, None]
         with np.errstate(invalid="ignore"):  # a region without a finite voxel is NaN

@@ -1,10 +1,11 @@
 """Chance, and how sure a score is: what it would be if the brain had not followed the film, or over other film."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy import fft
 from scipy.stats import false_discovery_control
+from scipy.stats import t as student_t
 
 
 def window_correlations(series: np.ndarray, block: np.ndarray) -> np.ndarray:
@@ -52,7 +53,8 @@ def window_null(
 
     In every run the held-out block of BOLD is correlated with the prediction of its own time and with all
     windows of the run's prediction at least `exclusion` TRs away. Both keep their autocorrelation, as
-    shuffled or circularly shifted TRs do not. A draw takes one window from each run, independently.
+    shuffled or circularly shifted TRs do not. A draw takes one window from each run, independently. A block of more
+    than half its run leaves no room for other windows: it is taken in four pieces, each with its own.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def window_null(
     Returns
     -------
     observed : (n_scores,)
-        Correlation within each run, averaged over runs by their held-out TRs.
+        Correlation within each block, averaged over blocks by their TRs.
     null : (n_permute, n_scores)
         The same of each draw.
 
@@ -83,9 +85,7 @@ def window_null(
     """
     rng = np.random.default_rng(random_state)
     observed, null = 0.0, 0.0
-    for index in np.unique(run):
-        rows = np.flatnonzero(run == index)
-        block = np.flatnonzero(held_out[rows])
+    for index, rows, block in _blocks(run, held_out):
         scores = reduce(window_correlations(fmri_pred[rows], fmri[rows][block]))
         others = np.flatnonzero(np.abs(np.arange(len(scores)) - block[0]) >= exclusion)
         if len(others) == 0:
@@ -97,6 +97,15 @@ def window_null(
         observed = observed + weight * scores[block[0]]
         null = null + weight * scores[rng.choice(others, n_permute)]
     return observed, null
+
+
+def _blocks(run: np.ndarray, held_out: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each run's index, its rows, and which of these rows are a held-out block."""
+    for index in np.unique(run[held_out]):
+        rows = np.flatnonzero(run == index)
+        block = np.flatnonzero(held_out[rows])
+        for piece in np.array_split(block, 4 if len(block) > len(rows) / 2 else 1):
+            yield index, rows, piece
 
 
 def p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
@@ -152,8 +161,10 @@ def bootstrap_correlations(
 ) -> np.ndarray:
     """Correlations of several predictions with the same fMRI, over resampled film.
 
-    Contiguous blocks of TRs are drawn with replacement within each run (Künsch 1989, Ann. Stat. 17:1217-1241), so
-    that what is drawn keeps its autocorrelation. All predictions and voxels see the same draws: differences are paired.
+    Blocks of neighbouring TRs are drawn with replacement within each run, whose end is followed by its start (Politis
+    & Romano 1992, A circular block-resampling procedure for stationary data), so that what is drawn keeps its
+    autocorrelation and every TR is drawn as often. All predictions and voxels see the same draws: differences are
+    paired.
 
     Parameters
     ----------
@@ -185,8 +196,8 @@ def _block_counts(n_trs: int, block_trs: int, n_boot: int, rng: np.random.Genera
     if not 0 < block_trs <= n_trs:
         raise ValueError(f"block_trs is {block_trs}, expected 1 to the {n_trs} TRs of a run.")
     n_blocks = -(-n_trs // block_trs)
-    starts = rng.integers(0, n_trs - block_trs + 1, (n_boot, n_blocks, 1))
-    drawn = (starts + np.arange(block_trs)).reshape(n_boot, -1)[:, :n_trs]
+    starts = rng.integers(0, n_trs, (n_boot, n_blocks, 1))
+    drawn = (starts + np.arange(block_trs)).reshape(n_boot, -1)[:, :n_trs] % n_trs
     return np.stack([np.bincount(row, minlength=n_trs) for row in drawn]).astype(np.float32)
 
 
@@ -208,16 +219,25 @@ def _resampled_correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray, red
     return np.concatenate(scores)
 
 
-def confidence_interval(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Percentile interval of bootstrap draws: (n_boot, ...) -> (2, ...).
+def confidence_interval(observed: np.ndarray, draws: np.ndarray, n_blocks: float, level: float = 0.95) -> np.ndarray:
+    """Interval of a score from its bootstrap draws: (n_scores,) and (n_boot, n_scores) -> (2, n_scores).
 
-    Short data make it too narrow: over 184 TRs and in blocks of 20, 95 % intervals held the true r in 90 % of
-    simulations with an autocorrelation of .5, and in 84 % with .9.
+    The score -/+ its bootstrap standard error, times the quantile of Student's t for `n_blocks` - 1 degrees of freedom:
+    the percentiles of the draws are too narrow where blocks are few (Hesterberg 2015, Am. Stat. 69:371-386).
+    `n_blocks` is the number of blocks that the data hold, n_trs / block_trs. Over 184 TRs in blocks of 20, 95 %
+    intervals held the true r in 94 % of simulations with an autocorrelation of .5, and in 89 % with .9.
     """
-    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    half = student_t.ppf((1 + level) / 2, n_blocks - 1) * _standard_error(draws, n_blocks)
+    return np.stack([observed - half, observed + half])
 
 
-def paired_p_values(difference: np.ndarray) -> np.ndarray:
-    """Two-sided p that the difference of two models is 0, from its bootstrap draws: (n_boot, ...) -> (...)."""
-    tails = np.minimum((difference <= 0).sum(0), (difference >= 0).sum(0))
-    return np.minimum(2 * (tails + 1) / (len(difference) + 1), 1)
+def paired_p_values(difference: np.ndarray, draws: np.ndarray, n_blocks: float) -> np.ndarray:
+    """Two-sided p that the difference of two models, (n_scores,), is 0, from its draws as in `confidence_interval`."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * student_t.sf(np.abs(difference) / _standard_error(draws, n_blocks), n_blocks - 1)
+
+
+def _standard_error(draws: np.ndarray, n_blocks: float) -> np.ndarray:
+    if n_blocks < 3:
+        raise ValueError(f"the data hold {n_blocks:.1f} blocks, expected 3 or more: take shorter ones, see block_trs.")
+    return draws.std(0) * np.sqrt(n_blocks / (n_blocks - 1))

@@ -42,6 +42,8 @@ class MultimodalDataset(Dataset):
         Kinds and sizes of the features; by default those of the full-size model.
     fractions : (train, val, test)
         Shares of each run, in this order, see `giblet.alignment.split_trs`.
+    test_runs : sequence of int
+        Runs, counted from 0, that are held out as a whole; their BOLD is z-scored by their own mean and SD.
     cache_dir : folder, default `data_dir/cache`
 
     Attributes
@@ -49,6 +51,8 @@ class MultimodalDataset(Dataset):
     tr_index, run : (n_trs,)
         TR of the movie, over all runs, and run of each TR of the split.
     split_labels : TRs of the movie
+    gap : int
+        TRs that separate the splits: context and hemodynamic response.
     present : tuple of str
         The stimuli there are; others are zeros.
     features : Features
@@ -74,6 +78,7 @@ class MultimodalDataset(Dataset):
         audio_processor: AudioProcessor | None = None,
         text_processor: TextProcessor | None = None,
         fractions: tuple[float, float, float] = FRACTIONS,
+        test_runs: Sequence[int] = (),
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ):
@@ -86,7 +91,9 @@ class MultimodalDataset(Dataset):
         fmri = FMRIProcessor(self.tr)
         cache_dir = Path(cache_dir or self.folder.path / "cache")
         processors = (self.video_processor, audio, text, fmri)
-        self.cache = prepare(self.folder, *processors, tuple(fractions), tuple(context), cache_dir, progress)
+        self.cache = prepare(
+            self.folder, *processors, tuple(fractions), tuple(test_runs), tuple(context), cache_dir, progress
+        )
         manifest = read_manifest(self.cache)
         self.mask_img = nib.load(self.cache / "mask.nii.gz")
         self.fmri_processor = replace(fmri, mask_img=self.mask_img)
@@ -112,6 +119,7 @@ class MultimodalDataset(Dataset):
         average: bool = False,
         context: tuple[int, int] = (0, 0),
         fractions: tuple[float, float, float] = FRACTIONS,
+        test_runs: Sequence[int] = (),
     ) -> "MultimodalDataset":
         """A data set of features that exist as arrays, of any width.
 
@@ -130,7 +138,7 @@ class MultimodalDataset(Dataset):
             TRs by which `fmri` lags the stimulus; it is shifted within runs.
         tr : float
             Repetition time in seconds, for the gap between splits.
-        split, average, context, fractions
+        split, average, context, fractions, test_runs
             As for a folder.
         """
         _check_choice(split, context)
@@ -138,7 +146,7 @@ class MultimodalDataset(Dataset):
         self.folder, self.cache, self.mask_img, self.tr, self.simulated = None, None, None, tr, False
         stimuli = {"video": video, "audio": audio, "text": text}
         self.present = tuple(name for name in STIMULI if stimuli[name] is not None)
-        features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, fractions, context)
+        features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, fractions, context, test_runs)
         names = [f"sub-{n + 1:02d}" for n in range(len(features.fmri))] if subjects is None else list(subjects)
         if len(names) != len(features.fmri):
             raise ValueError(f"subjects are {names}, expected a name for each of {len(features.fmri)} series of fmri.")
@@ -152,6 +160,7 @@ class MultimodalDataset(Dataset):
         self.features, self.average, self.split, self.split_labels = features, average, split, features.split
         self.subject_rows = [names.index(name) for name in self.subjects]
         self.offsets = np.arange(-context[0], context[1] + 1)
+        self.gap = gap_trs(self.tr, len(self.offsets))
         valid = features.valid[self.subject_rows]
         wanted = features.split != "cropped" if split == "all" else features.split == split
         self.tr_index = np.flatnonzero(wanted & valid.any(0))
@@ -185,11 +194,6 @@ class MultimodalDataset(Dataset):
     def n_trs(self) -> int:
         """TRs in this split."""
         return len(self.tr_index)
-
-    @property
-    def gap(self) -> int:
-        """TRs that separate the splits: context and hemodynamic response."""
-        return gap_trs(self.tr, len(self.offsets))
 
     @property
     def model_dims(self) -> dict[str, int]:

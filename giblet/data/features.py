@@ -57,6 +57,7 @@ def label_trs(
     fractions: Sequence[float],
     tr: float,
     context: tuple[int, int] = (0, 0),
+    test_runs: Sequence[int] = (),
 ) -> np.ndarray:
     """Label every TR of every run 'train', 'val', 'test', 'gap' or 'cropped'.
 
@@ -68,6 +69,7 @@ def label_trs(
         would reach beyond them.
     context : (before, after)
         TRs of stimulus around each TR. The gap between splits is context + 1 + HRF.
+    test_runs : as in `split_trs`
 
     Returns
     -------
@@ -75,7 +77,7 @@ def label_trs(
     """
     before, after = context
     usable = [max(0, end - after - (begin + before)) for begin, end in zip(first, stop, strict=True)]
-    kept = split_trs(usable, fractions, gap_trs(tr, 1 + before + after))
+    kept = split_trs(usable, fractions, gap_trs(tr, 1 + before + after), test_runs)
     labels = np.full(sum(run_trs), "cropped", dtype="<U7")
     start = 0
     for n_trs, begin, block in zip(run_trs, first, np.split(kept, np.cumsum(usable)[:-1]), strict=True):
@@ -118,7 +120,7 @@ def release(array: np.ndarray) -> None:
         array = array.base
 
 
-def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context) -> Features:
+def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context, test_runs) -> Features:
     """Shift, split and standardise arrays; see `MultimodalDataset.from_arrays`."""
     fmri = np.array(fmri, np.float32, ndmin=3)
     n_trs = fmri.shape[1]
@@ -128,7 +130,7 @@ def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fra
     for name, array in stimuli.items():
         if array is not None and len(array) != n_trs:
             raise ValueError(f"{name} has {len(array)} TRs, fmri has {n_trs}: expected the same.")
-    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], fractions, tr, context)
+    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], fractions, tr, context, test_runs)
     run, train = np.repeat(np.arange(len(runs)), runs), labels == "train"
     arrays = {name: _stimulus(name, array, train) for name, array in stimuli.items()}
     finite = np.isfinite(fmri)
@@ -139,7 +141,8 @@ def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fra
     for subject, index in np.ndindex(len(fmri), len(runs)):
         rows = np.flatnonzero(run == index)[: runs[index] - lag_trs]
         series, measured[subject, rows] = fmri[subject, rows + lag_trs], valid[subject, rows + lag_trs]
-        fitted = series[(train[rows] & measured[subject, rows])].astype(np.float64)
+        fitted = measured[subject, rows] & (train[rows] if train[rows].any() else True)
+        fitted = series[fitted].astype(np.float64)
         mean, sd = fitted.mean(0), fitted.std(0)
         sd = np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)  # a constant voxel is 0
         bold[subject, rows] = np.where(measured[subject, rows, None], (series - mean) / sd, 0)

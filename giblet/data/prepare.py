@@ -30,6 +30,7 @@ def prepare(
     text: TextProcessor,
     fmri: FMRIProcessor,
     fractions: tuple[float, float, float],
+    test_runs: tuple[int, ...],
     context: tuple[int, int],
     cache_dir: Path,
     progress: bool = True,
@@ -44,7 +45,7 @@ def prepare(
         one that is damaged or came from elsewhere is prepared anew. Of several processes one prepares and the
         others wait for it.
     """
-    settings = _settings(folder, video, audio, text, fmri, fractions, context)
+    settings = _settings(folder, video, audio, text, fmri, fractions, test_runs, context)
     key = _hash(settings)
     out = cache_dir / key
     if not _is_whole(out, key):
@@ -61,9 +62,8 @@ def _prepare(folder, video, audio, text, fmri, settings: dict, out: Path, progre
     with atomic_folder(out) as out:
         covered = _prepare_video(folder, video, out, progress)
         stop = [min(n, n_trs - folder.lag_trs) for n, n_trs in zip(covered, folder.run_trs, strict=True)]
-        labels = label_trs(
-            folder.run_trs, folder.skip_trs, stop, settings["fractions"], folder.tr, tuple(settings["context"])
-        )
+        parts = (settings["fractions"], folder.tr, tuple(settings["context"]), settings["test_runs"])
+        labels = label_trs(folder.run_trs, folder.skip_trs, stop, *parts)
         np.save(out / "split.npy", labels)
         np.save(out / "run.npy", np.repeat(np.arange(len(folder.run_trs)), folder.run_trs))
         cropped = ", ".join(str(n - end) for n, end in zip(folder.run_trs, stop, strict=True))
@@ -72,6 +72,8 @@ def _prepare(folder, video, audio, text, fmri, settings: dict, out: Path, progre
         said += [f"{movie} has no sound: trains without audio, as if it were silent" for movie in silent]
         annotations = _prepare_text(folder, text, labels == "train", out)
         present = ["video"] + ["audio"] * (len(silent) < len(folder.movies)) + ["text"] * bool(annotations)
+        for run in settings["test_runs"]:
+            said.append(f"run {run + 1} is held out as a whole: its BOLD is z-scored by its own mean and SD")
         usable = [slice(run.start, run.start + end) for run, end in zip(folder.runs, stop, strict=True)]
         said += _prepare_fmri(folder, fmri, usable, labels == "train", out, progress)
         sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
@@ -107,7 +109,7 @@ def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray
     return np.load(paths[1], mmap_mode="r"), np.load(paths[0])
 
 
-def _settings(folder, video, audio, text, fmri, fractions, context) -> dict:
+def _settings(folder, video, audio, text, fmri, fractions, test_runs, context) -> dict:
     processors = {"video": asdict(video), "audio": {"kind": audio.kind, "tr": audio.tr, "codec": audio.codec}}
     processors |= {"text": {"model": text.model, "n_features": text.n_features}, "fmri": {"tr": fmri.tr}}
     names = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
@@ -119,6 +121,7 @@ def _settings(folder, video, audio, text, fmri, fractions, context) -> dict:
         **{name: getattr(folder, name) for name in names},
         **processors,
         "fractions": list(fractions),
+        "test_runs": list(test_runs),
         "context": list(context),
         "sources": {name.removeprefix(f"{folder.path}/"): value for name, value in sources.items()},
     }

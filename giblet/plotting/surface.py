@@ -1,6 +1,7 @@
 """Values of voxels as maps: on the cortical surface, in slices, as a page that turns, as files."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -25,11 +26,14 @@ def voxel_image(values: np.ndarray, mask_img):
     return new_img_like(mask_img, volume)
 
 
-def plot_map(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float) -> Figure:
-    """One map of (n_voxels,) values on the cortical surface, from four sides."""
-    figure = Figure(figsize=(10, 2.9))
-    figure.suptitle(title, fontsize="medium")
-    plot_surface(voxel_image(values, mask_img), figure, bottom=0.08, height=0.7, threshold=threshold, vmax=vmax)
+def plot_maps(maps: Mapping[str, np.ndarray], mask_img, threshold: float, vmax: float) -> Figure:
+    """Maps of (n_voxels,) values on the cortical surface, from four sides: a row and a title each, one colour scale."""
+    height = 1 / len(maps)
+    figure = Figure(figsize=(10, 2.9 * len(maps)))
+    for row, (title, values) in enumerate(maps.items(), start=1):
+        bottom, image = 1 - row * height, voxel_image(values, mask_img)
+        figure.text(0.5, bottom + 0.92 * height, title, ha="center")
+        plot_surface(image, figure, bottom + 0.06 * height, 0.72 * height, threshold=threshold, vmax=vmax)
     return figure
 
 
@@ -55,7 +59,7 @@ def _colour_bar(figure: Figure, vmax: float, place: tuple[float, float, float, f
 
 
 def plot_volume(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float) -> Figure:
-    """(n_voxels,) values below the surface: a glass brain, and slices of the MNI152 brain; colours as in `plot_map`."""
+    """(n_voxels,) values below the surface: a glass brain and slices of the MNI152 brain; colours as in `plot_maps`."""
     figure = Figure(figsize=(10, 5))
     figure.suptitle(title, fontsize="medium")
     image = voxel_image(values, mask_img)

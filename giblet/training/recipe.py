@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,11 +24,12 @@ WEIGHTS = {"measured_weight": 1.0, "fmri_weight": 10.0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """Features of the film, and arguments of `MultimodalAutoencoder` beside the sizes of the data."""
+    """Features of the film, and arguments of the model beside the sizes of the data, and of `MultimodalDataset`."""
 
     video: VideoProcessor
     audio: AudioProcessor
     model: dict
+    data: dict = field(default_factory=dict)
 
 
 SMALL = Recipe(VIDEO, AudioProcessor(), {"width": 1 / 16, "bottleneck_dim": 256} | WEIGHTS)
@@ -47,7 +48,7 @@ class Run:
 
 def open_data(data_dir: str | Path, recipe: Recipe = SMALL, progress: bool = True) -> dict[str, MultimodalDataset]:
     """The mean responses of all subjects in every split, with the recipe's features."""
-    features = {"video_processor": recipe.video, "audio_processor": recipe.audio, "progress": progress}
+    features = {"video_processor": recipe.video, "audio_processor": recipe.audio, "progress": progress, **recipe.data}
     return {
         split: MultimodalDataset(data_dir, split=split, average=True, **features)
         for split in ("train", "val", "test", "all")

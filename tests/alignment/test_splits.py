@@ -31,7 +31,7 @@ def test_blocks(run_lengths):
 
 
 def test_short_run():
-    with pytest.raises(ValueError, match="run 2 has 38 TRs, too few for two gaps of 17"):
+    with pytest.raises(ValueError, match="run 2 has 38 TRs, too few for 3 blocks with gaps of 17"):
         split_trs((100, 38), FRACTIONS, gap=17)
 
 
@@ -39,3 +39,15 @@ def test_short_run():
 def test_bad_fractions(fractions):
     with pytest.raises(ValueError, match=r"expected three positive numbers \(train, val, test\) of sum 1"):
         split_trs((100,), fractions, gap=17)
+
+
+def test_a_whole_run_held_out():
+    labels = split_trs((100, 60), FRACTIONS, gap=17, test_runs=[1])
+    assert labels[100:].tolist() == ["test"] * 60
+    assert labels[:100].tolist() == ["train"] * 66 + ["gap"] * 17 + ["val"] * 17  # 83 TRs, four fifths of them train
+
+
+@pytest.mark.parametrize("test_runs", [[2], [0, 1], [-1]])
+def test_bad_test_runs(test_runs):
+    with pytest.raises(ValueError, match="expected some of 0 to 1, not all"):
+        split_trs((100, 60), FRACTIONS, gap=17, test_runs=test_runs)

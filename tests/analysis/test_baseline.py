@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from giblet.analysis.baseline import _folds, ridge_predictions, split_correlations
+from giblet.analysis.baseline import _folds, ridge_predictions, shuffle_split, split_correlations
 from giblet.analysis.prediction import voxelwise_correlation
 from giblet.data import MultimodalDataset
 
@@ -67,3 +67,21 @@ def test_folds_are_contiguous_and_apart(arrays):
             )
             assert not near.any()
         assert len(fitted) > 0.5 * train.n_trs
+
+
+def test_a_shuffled_split_claims_what_is_not_there(rng):
+    """Noise as slow as BOLD, and a film that only tells the time: nothing can be predicted, and the neighbours leak."""
+    clock = np.cos(np.pi * np.outer(np.arange(500) / 500, np.arange(80)))
+    noise = np.cumsum(rng.standard_normal((508, 20)), axis=0)
+    arrays = {"video": clock, "fmri": noise[8:] - noise[:-8]}
+    train, test = splits(arrays)
+    whole = MultimodalDataset.from_arrays(**arrays, split="all", average=True)
+    leaky_train, leaky_test = shuffle_split(whole)
+    assert not set(leaky_train.tr_index) & set(leaky_test.tr_index)
+    assert (leaky_train.n_trs, leaky_test.n_trs) == (train.n_trs, test.n_trs)
+    honest, leaky = (
+        voxelwise_correlation(ridge_predictions(a, b).sum(0), b.fmri(), b.run).mean()
+        for a, b in ((train, test), (leaky_train, leaky_test))
+    )
+    assert abs(honest) < 0.2
+    assert leaky > 0.5

@@ -6,30 +6,11 @@ from sklearn.metrics import r2_score
 
 from giblet.analysis.prediction import (
     explained_variance,
-    knock_out_table,
-    network_table,
     predict_fmri,
     subject_correlations,
     voxelwise_correlation,
 )
-from giblet.analysis.regions import seitzman_networks
-from giblet.data import MultimodalDataset, VideoProcessor
-from giblet.models import MultimodalAutoencoder
-
-
-@pytest.fixture(scope="module")
-def data(simulated) -> dict[str, MultimodalDataset]:
-    video = VideoProcessor(height=6, width=8, frame_skip=4)
-    return {
-        split: MultimodalDataset(simulated, split=split, average=True, video_processor=video, progress=False)
-        for split in ("test", "all")
-    }
-
-
-@pytest.fixture(scope="module")
-def model(data) -> MultimodalAutoencoder:
-    torch.manual_seed(0)
-    return MultimodalAutoencoder(**data["all"].model_dims, bottleneck_dim=8, width=1 / 64)
+from giblet.data import MultimodalDataset
 
 
 def test_r_against_scipy(rng):
@@ -98,35 +79,3 @@ def test_subject_correlations_against_scipy(rng):
         assert r[subject, voxel] == pytest.approx(pearsonr(fmri_pred[rows, voxel], series[subject, rows, voxel])[0])
     with pytest.raises(ValueError, match="average=False"):
         subject_correlations(fmri_pred, MultimodalDataset.from_arrays(text=np.ones((120, 1)), fmri=fmri, average=True))
-
-
-def test_table_of_a_planted_response(data, rng):
-    """A prediction that knows the answer in one network only."""
-    whole = data["all"]
-    regions = seitzman_networks(whole.mask_img)
-    fmri_pred = rng.standard_normal((whole.n_trs, len(regions.labels))).astype(np.float32)
-    known = regions.voxels("Visual")
-    fmri_pred[:, known] = whole.fmri()[:, known]
-    table = network_table(fmri_pred, whole, regions, n_permute=200)
-    assert table.columns.name == "SIMULATED data"
-    assert table["n_voxels"].sum() == (regions.labels >= 0).sum()
-    assert table["r"]["Visual"] == pytest.approx(1)
-    assert table["p"]["Visual"] == 1 / 201
-    held_out = np.isin(whole.tr_index, data["test"].tr_index)
-    r = regions.mean(voxelwise_correlation(fmri_pred[held_out], data["test"].fmri(), data["test"].run))
-    assert np.allclose(table["r"], r, equal_nan=True, atol=1e-6)
-    assert np.allclose(table["z"], (table["r"] - table["null_mean"]) / table["null_sd"], equal_nan=True)
-    others = table.drop(index="Visual").dropna()
-    assert len(others) >= 10
-    assert (others["r"].abs() < 0.3).all()
-
-
-def test_knock_out_of_what_the_model_does_not_use(data, model):
-    """A model whose audio weights are 0 loses nothing with the sound, and everything with the rest."""
-    deaf = MultimodalAutoencoder(**model.get_config()).eval()
-    with torch.no_grad():
-        next(deaf.encoder.audio_encoder.parameters()).zero_()
-    table = knock_out_table(deaf, data["test"], seitzman_networks(data["test"].mask_img)).dropna()
-    assert table.columns.tolist() == ["nothing", "video", "audio", "text"]
-    assert np.allclose(table["audio"], table["nothing"], atol=1e-6)
-    assert not np.allclose(table["text"], table["nothing"], atol=1e-2)

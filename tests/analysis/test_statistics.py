@@ -81,6 +81,22 @@ def test_seed(rng):
     assert not np.array_equal(first, other)
 
 
+def test_a_whole_run_is_scored_in_pieces(rng):
+    """Each quarter against the windows of the same run that are far from it."""
+    fmri_pred, fmri = rng.standard_normal((2, 80, 1))
+    run, held_out = np.zeros(80, int), np.ones(80, bool)
+    observed, null = window_null(fmri_pred, fmri, run, held_out, exclusion=25, n_permute=3000)
+    pieces = [fmri[start : start + 20, 0] for start in range(0, 80, 20)]
+    own = [pearsonr(fmri_pred[start : start + 20, 0], pieces[start // 20])[0] for start in range(0, 80, 20)]
+    assert observed[0] == pytest.approx(np.mean(own))
+    others = [
+        [pearsonr(fmri_pred[s : s + 20, 0], piece)[0] for s in range(61) if abs(s - 20 * index) >= 25]
+        for index, piece in enumerate(pieces)
+    ]
+    assert null.mean() == pytest.approx(np.mean([np.mean(r) for r in others]), abs=0.01)
+    assert null.std() == pytest.approx(np.sqrt(np.sum([np.var(r) for r in others])) / 4, rel=0.05)
+
+
 def test_run_without_another_window(rng):
     with pytest.raises(ValueError, match="run 0 has 70 TRs, 20 of them held out: no other window lies 60 TRs away"):
         window_null(*two_runs(rng), exclusion=60)
@@ -126,9 +142,9 @@ def test_bootstrap_against_explicit_resampling(rng):
     fmri, fmri_pred = rng.standard_normal((2, 60, 3))
     run = np.zeros(60, int)
     draws = bootstrap_correlations([fmri_pred, -fmri_pred], fmri, run, block_trs=25, n_boot=70)
-    starts = np.random.default_rng(0).integers(0, 36, (70, 3))
+    starts = np.random.default_rng(0).integers(0, 60, (70, 3))
     for draw in (0, 1, 69):
-        rows = np.concatenate([np.arange(start, start + 25) for start in starts[draw]])[:60]
+        rows = np.concatenate([np.arange(start, start + 25) % 60 for start in starts[draw]])[:60]
         expected = [pearsonr(fmri_pred[rows, voxel], fmri[rows, voxel])[0] for voxel in range(3)]
         assert np.allclose(draws[0, draw], expected, atol=1e-5)
     assert np.allclose(draws[0], -draws[1], atol=1e-6)
@@ -146,26 +162,42 @@ def test_bootstrap_reduces_and_averages_runs(rng):
     assert np.allclose(both[..., 0], (0.4 * parts[0] + 0.6 * parts[1]).mean(-1), atol=1e-6)
 
 
-@pytest.mark.parametrize(("coefficient", "least"), [(0.5, 0.86), (0.9, 0.76)])
+def pearson(x, y) -> np.ndarray:
+    return np.array([pearsonr(*columns)[0] for columns in zip(x.T, y.T, strict=True)])
+
+
+@pytest.mark.parametrize(("coefficient", "least"), [(0.5, 0.91), (0.9, 0.85)])
 def test_interval_covers_the_true_correlation(rng, coefficient, least):
     """Many autocorrelated pairs of known r, 184 TRs: how many 95 % intervals hold it, as the docstring says."""
     fmri = autocorrelated(rng, 184, 400, coefficient)
     fmri_pred = fmri + autocorrelated(rng, 184, 400, coefficient)
     draws = bootstrap_correlations([fmri_pred], fmri, np.zeros(184, int), block_trs=20, n_boot=500)[0]
-    low, high = confidence_interval(draws)
+    low, high = confidence_interval(pearson(fmri_pred, fmri), draws, n_blocks=184 / 20)
     covered = np.mean((low < np.sqrt(0.5)) & (np.sqrt(0.5) < high))
-    assert least < covered < 0.97
+    assert least < covered < 0.98
 
 
-def test_paired_test_of_two_models(rng):
-    """Equal models differ at the nominal rate, a better one is found; what the draws share cancels."""
-    fmri = autocorrelated(rng, 184, 300, 0.5)
-    one, two = (fmri + 2 * autocorrelated(rng, 184, 300, 0.5) for _ in range(2))
-    better = fmri + 0.5 * autocorrelated(rng, 184, 300, 0.5)
-    r = bootstrap_correlations([one, two, better], fmri, np.zeros(184, int), block_trs=10, n_boot=500)
-    assert np.mean(paired_p_values(r[0] - r[1]) < 0.05) < 0.12
-    assert np.mean(paired_p_values(r[2] - r[1]) < 0.05) > 0.95
-    assert paired_p_values(np.ones((99, 1)))[0] == 2 / 100
+@pytest.mark.parametrize(("coefficient", "block_trs"), [(0.5, 20), (0.9, 30)])
+def test_paired_test_of_two_models(rng, coefficient, block_trs):
+    """Equal models differ at the nominal rate, 5 +/- 2 %, in blocks that outlast the noise; a better one is found."""
+    n_series = 1000
+    fmri = autocorrelated(rng, 184, n_series, coefficient)
+    one, two = (fmri + 2 * autocorrelated(rng, 184, n_series, coefficient) for _ in range(2))
+    better = fmri + 0.5 * autocorrelated(rng, 184, n_series, coefficient)
+    draws = bootstrap_correlations([one, two, better], fmri, np.zeros(184, int), block_trs, n_boot=300)
+    r = [pearson(x, fmri) for x in (one, two, better)]
+    same, found = (paired_p_values(r[i] - r[j], draws[i] - draws[j], 184 / block_trs) for i, j in ((0, 1), (2, 1)))
+    assert 0.03 <= np.mean(same < 0.05) <= 0.07
+    assert np.mean(found < 0.05) > (0.95 if coefficient < 0.9 else 0.7)
+
+
+def test_interval_and_p_agree(rng):
+    """p is below .05 exactly where the 95 % interval leaves out 0."""
+    observed, draws = rng.standard_normal(200), rng.standard_normal((100, 200))
+    low, high = confidence_interval(observed, draws, n_blocks=8)
+    assert np.array_equal((low > 0) | (high < 0), paired_p_values(observed, draws, 8) < 0.05)
+    with pytest.raises(ValueError, match=r"hold 2\.5 blocks, expected 3 or more"):
+        confidence_interval(observed, draws, n_blocks=2.5)
 
 
 @pytest.mark.parametrize("block_trs", [0, 61])

@@ -136,6 +136,18 @@ def test_units(rng):
     assert data.model_dims == {"video_dim": 6, "audio_features": 4, "text_dim": 6, "n_voxels": 7}
 
 
+def test_a_run_held_out_is_standardised_by_itself(rng):
+    given = arrays(rng)
+    settings = {"runs": [80, 60], "test_runs": [1], "average": True}
+    test = MultimodalDataset.from_arrays(**given, **settings, split="test")
+    assert test.tr_index.tolist() == list(range(80, 140))
+    own = given["fmri"][:, 80:]
+    expected = (own - own.mean(1, keepdims=True)) / own.std(1, keepdims=True)
+    assert np.allclose(test.fmri(), expected.mean(0), atol=1e-5)
+    train = MultimodalDataset.from_arrays(**given, **settings)
+    assert train.tr_index.max() < 80
+
+
 def test_one_subject_without_an_axis(rng):
     given = arrays(rng)
     data = MultimodalDataset.from_arrays(given["video"], fmri=given["fmri"][0], subjects=["ann"])
@@ -203,7 +215,7 @@ def test_data_set_travels_to_workers(rng, simulated, tiny_video):
         ({"subjects": ["a"]}, r"subjects are \['a'\], expected a name for each of 3 series"),
         ({"context": (1, -1)}, r"context is \(1, -1\), expected TRs \(before, after\), 0 or more"),
         ({"text": np.full((140, 2), np.nan)}, "text holds values that are not finite"),
-        ({"runs": [110, 30]}, "run 2 has 30 TRs, too few for two gaps of 17"),
+        ({"runs": [110, 30]}, "run 2 has 30 TRs, too few for 3 blocks with gaps of 17"),
     ],
 )
 def test_bad_arrays(rng, change, message):

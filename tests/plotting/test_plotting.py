@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from giblet.analysis.prediction import network_table
 from giblet.analysis.regions import seitzman_networks
+from giblet.analysis.tables import network_table
 from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.data.audio import read_sound
 from giblet.models import MultimodalAutoencoder

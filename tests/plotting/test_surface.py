@@ -7,7 +7,11 @@ from nilearn.datasets import load_fsaverage, load_mni152_brain_mask
 from nilearn.surface import vol_to_surf
 
 from giblet.analysis.regions import seitzman_networks
-from giblet.plotting.surface import plot_map, plot_volume, save_map, view_map, voxel_image
+from giblet.plotting.surface import plot_maps, plot_volume, save_map, view_map, voxel_image
+
+
+def plot_map(values, mask_img, title, threshold, vmax) -> Figure:
+    return plot_maps({title: values}, mask_img, threshold, vmax)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,13 @@ def test_map_shows_what_is_above_the_threshold(mask_img, visual, plot):
     assert coloured(nothing).mean() == 0
     texts = {text.get_text() for text in above.findobj(lambda artist: hasattr(artist, "get_text"))}
     assert {"a map", "r"} <= texts
+
+
+def test_rows_share_a_colour_scale(mask_img, visual):
+    both = coloured(plot_maps({"all of it": visual, "a third": visual / 3}, mask_img, threshold=0.2, vmax=0.6))
+    top, bottom = np.array_split(both, 2)
+    assert top.mean() > 0.002
+    assert bottom.mean() == 0
 
 
 def test_maps_are_small(mask_img, visual, tmp_path):

@@ -1,0 +1,139 @@
+"""Scores of regions beside chance, ceiling and baseline."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from giblet.analysis.ceiling import over_ceiling
+from giblet.analysis.prediction import predict_fmri, voxelwise_correlation
+from giblet.analysis.regions import Regions
+from giblet.analysis.statistics import (
+    bootstrap_correlations,
+    confidence_interval,
+    p_values,
+    paired_p_values,
+    window_null,
+)
+from giblet.data import MultimodalDataset
+from giblet.models import MultimodalAutoencoder
+
+N_PERMUTE = 2000  # null draws
+BLOCK_TRS = 20  # of the bootstrap: 30 s of film at a TR of 1.5 s
+
+
+def network_table(
+    fmri_pred: np.ndarray,
+    dataset: MultimodalDataset,
+    regions: Regions,
+    n_permute: int = N_PERMUTE,
+    random_state: int = 0,
+    split: str = "test",
+) -> pd.DataFrame:
+    """Held-out r of each region beside its null.
+
+    Parameters
+    ----------
+    fmri_pred : (n_trs, n_voxels)
+        Prediction for all TRs of `dataset`, which has `split='all'` and `average=True`: null windows are taken
+        from all of each run, at least the gap between splits away from the held-out block.
+
+    Returns
+    -------
+    DataFrame
+        One row a region: `n_voxels`, `r` (mean over voxels), `null_mean`, `null_sd` (of that mean over the draws),
+        `z` = (r - null_mean) / null_sd and `p`.
+    """
+    held_out = dataset.split_labels[dataset.tr_index] == split
+    scores = (n_permute, random_state, regions.mean)
+    r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, dataset.gap, *scores)
+    table = pd.DataFrame(
+        {
+            "n_voxels": _sizes(regions),
+            "r": r,
+            "null_mean": null.mean(0),
+            "null_sd": null.std(0),
+            "z": (r - null.mean(0)) / null.std(0),
+            "p": p_values(r, null),
+        },
+        index=pd.Index(regions.names, name="network"),
+    )
+    return _labelled(table, dataset)
+
+
+def region_table(
+    fmri_pred: np.ndarray,
+    ridge_pred: np.ndarray,
+    dataset: MultimodalDataset,
+    regions: Regions,
+    maps: Mapping[str, np.ndarray],
+    n_boot: int = 1000,
+    random_state: int = 0,
+    block_trs: int = BLOCK_TRS,
+) -> pd.DataFrame:
+    """What is predicted of each region, of what is predictable, against what a ridge predicts.
+
+    Parameters
+    ----------
+    fmri_pred, ridge_pred : (n_trs, n_voxels)
+        Predictions of the held-out TRs of `dataset`, which has `average=True`.
+    maps : mapping of name to (n_voxels,)
+        `ceiling` of the mean response (`split_half_ceiling`); `subject_r`, the mean over subjects of r, and its ceiling
+        `isc`; and `q`, the false discovery rate at which a voxel is predicted.
+
+    Returns
+    -------
+    DataFrame
+        One row a region, means over its voxels: `n_voxels`; `r`, `ceiling` and `r/ceiling` for the mean response;
+        `subject r`, `ISC` and `subject r/ISC`, where both are of single subjects; `significant`, the share of voxels
+        with q < .05; `ridge r`; `r - ridge`, its 95 % interval `low` to `high` and its two-sided `p` over film that is
+        resampled in blocks of `block_trs`. A ratio to a ceiling below .1 is NaN: nothing there can be predicted.
+    """
+    fmri, run = dataset.fmri(), dataset.run
+    r, ridge_r = (regions.mean(voxelwise_correlation(x, fmri, run)) for x in (fmri_pred, ridge_pred))
+    draws = bootstrap_correlations((fmri_pred, ridge_pred), fmri, run, block_trs, n_boot, random_state, regions.mean)
+    difference, n_blocks = draws[0] - draws[1], len(run) / block_trs
+    ceiling, subject_r, isc = (regions.mean(maps[name]) for name in ("ceiling", "subject_r", "isc"))
+    low, high = confidence_interval(r - ridge_r, difference, n_blocks)
+    columns = {
+        "n_voxels": _sizes(regions),
+        "r": r,
+        "ceiling": ceiling,
+        "r/ceiling": over_ceiling(r, ceiling),
+        "subject r": subject_r,
+        "ISC": isc,
+        "subject r/ISC": over_ceiling(subject_r, isc),
+        "significant": regions.mean(maps["q"] < 0.05),
+        "ridge r": ridge_r,
+        "r - ridge": r - ridge_r,
+        "low": low,
+        "high": high,
+        "p": paired_p_values(r - ridge_r, difference, n_blocks),
+    }
+    return _labelled(pd.DataFrame(columns, index=pd.Index(regions.names, name="region")), dataset)
+
+
+def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, regions: Regions) -> pd.DataFrame:
+    """What each region listens to: its r over the data set's TRs with one modality after the other taken away.
+
+    Returns
+    -------
+    DataFrame
+        One row a region; columns `nothing`, `video`, `audio` and `text` name what was taken away, see `predict_fmri`.
+    """
+    fmri, columns = dataset.fmri(), {}
+    for name in ("nothing", "video", "audio", "text"):
+        fmri_pred = predict_fmri(model, dataset, drop=() if name == "nothing" else (name,))
+        columns[name] = regions.mean(voxelwise_correlation(fmri_pred, fmri, dataset.run))
+    table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
+    return _labelled(table, dataset)
+
+
+def _sizes(regions: Regions) -> list[int]:
+    return [int(regions.voxels(name).sum()) for name in regions.names]
+
+
+def _labelled(table: pd.DataFrame, dataset: MultimodalDataset) -> pd.DataFrame:
+    if dataset.simulated:
+        table.columns.name = "SIMULATED data"
+    return table
