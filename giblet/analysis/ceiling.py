@@ -35,13 +35,14 @@ def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 40
     return np.concatenate(blocks, axis=1)
 
 
-def split_half_ceiling(
+def split_half_reliability(
     dataset: MultimodalDataset, n_splits: int = 20, random_state: int = 0, block_voxels: int = 4096
 ) -> np.ndarray:
-    """Highest r that a prediction of the mean over subjects can have: the root of that mean's reliability.
+    """Share of the variance of the mean over subjects that another group of as many would have in common with it.
 
-    Reliability is the correlation of the means of two random halves of the subjects, averaged over splits and stepped
-    up by Spearman-Brown to all subjects; a voxel of negative reliability has the ceiling 0.
+    The correlation of the means of two random halves of the subjects, averaged over splits and stepped up by
+    Spearman-Brown to all subjects. A prediction of the mean response can have an r of its root at most, see
+    `prediction_ceiling`.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def split_half_ceiling(
 
     Returns
     -------
-    (n_voxels,) float64
+    (n_voxels,) float64; where there is nothing in common it is as often below 0 as above
     """
     _check_subjects("split-half reliability", dataset)
     rng, n_subjects = np.random.default_rng(random_state), len(dataset.subjects)
@@ -60,8 +61,13 @@ def split_half_ceiling(
         fmri = dataset.fmri(slice(start, start + block_voxels))
         measured = np.isfinite(fmri[:, :, 0])
         r = np.mean([_half_correlation(fmri, measured, order, dataset.run) for order in orders], axis=0)
-        blocks.append(np.sqrt(np.maximum(2 * r / (1 + r), 0)))
+        blocks.append(2 * r / (1 + r))
     return np.concatenate(blocks)
+
+
+def prediction_ceiling(reliability: np.ndarray) -> np.ndarray:
+    """Highest r that a prediction can have, the root of the reliability; 0 where that is negative."""
+    return np.sqrt(np.maximum(reliability, 0))
 
 
 def over_ceiling(r: np.ndarray, ceiling: np.ndarray, lowest: float = 0.1) -> np.ndarray:

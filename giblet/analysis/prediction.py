@@ -32,6 +32,13 @@ def predict_fmri(
     return torch.cat(predicted).numpy()
 
 
+def knock_out_maps(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> dict[str, np.ndarray]:
+    """r of every voxel with nothing, 'video', 'audio' and 'text' taken from the model's input: {name: (n_voxels,)}."""
+    taken = {"nothing": (), "video": ("video",), "audio": ("audio",), "text": ("text",)}
+    predictions = ((name, predict_fmri(model, dataset, drop)) for name, drop in taken.items())
+    return {name: voxelwise_correlation(x, dataset.fmri(), dataset.run) for name, x in predictions}
+
+
 def voxelwise_correlation(fmri_pred: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> np.ndarray:
     """Pearson r of each voxel over time, within runs, averaged over runs by their number of TRs.
 

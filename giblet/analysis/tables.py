@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from giblet.analysis.ceiling import over_ceiling
-from giblet.analysis.prediction import predict_fmri, voxelwise_correlation
+from giblet.analysis.ceiling import over_ceiling, prediction_ceiling
+from giblet.analysis.prediction import knock_out_maps, voxelwise_correlation
 from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import (
     bootstrap_correlations,
@@ -78,22 +78,24 @@ def region_table(
     fmri_pred, ridge_pred : (n_trs, n_voxels)
         Predictions of the held-out TRs of `dataset`, which has `average=True`.
     maps : mapping of name to (n_voxels,)
-        `ceiling` of the mean response (`split_half_ceiling`); `subject_r`, the mean over subjects of r, and its ceiling
-        `isc`; and `q`, the false discovery rate at which a voxel is predicted.
+        `reliability` of the mean response (`split_half_reliability`); `subject_r`, the mean over subjects of r, and
+        `isc`, of their inter-subject correlation; and `q`, the false discovery rate at which a voxel is predicted.
 
     Returns
     -------
     DataFrame
-        One row a region, means over its voxels: `n_voxels`; `r`, `ceiling` and `r/ceiling` for the mean response;
-        `subject r`, `ISC` and `subject r/ISC`, where both are of single subjects; `significant`, the share of voxels
-        with q < .05; `ridge r`; `r - ridge`, its 95 % interval `low` to `high` and its two-sided `p` over film that is
-        resampled in blocks of `block_trs`. A ratio to a ceiling below .1 is NaN: nothing there can be predicted.
+        One row a region, means over its voxels: `n_voxels`; `r`, `ceiling` (the root of the mean reliability) and
+        `r/ceiling` for the mean response; `subject r`, `ISC` and `subject r/ISC` for single subjects; `significant`,
+        the share of voxels with q < .05; `ridge r`; `r - ridge`, its 95 % interval `low` to `high` and two-sided `p`
+        over film that is resampled in blocks of `block_trs`. A ratio to a ceiling below .1 is NaN: nothing there can
+        be predicted.
     """
     fmri, run = dataset.fmri(), dataset.run
     r, ridge_r = (regions.mean(voxelwise_correlation(x, fmri, run)) for x in (fmri_pred, ridge_pred))
     draws = bootstrap_correlations((fmri_pred, ridge_pred), fmri, run, block_trs, n_boot, random_state, regions.mean)
     difference, n_blocks = draws[0] - draws[1], len(run) / block_trs
-    ceiling, subject_r, isc = (regions.mean(maps[name]) for name in ("ceiling", "subject_r", "isc"))
+    subject_r, isc = (regions.mean(maps[name]) for name in ("subject_r", "isc"))
+    ceiling = prediction_ceiling(regions.mean(maps["reliability"]))  # averaged first: roots of noise are above 0
     low, high = confidence_interval(r - ridge_r, difference, n_blocks)
     columns = {
         "n_voxels": _sizes(regions),
@@ -121,10 +123,7 @@ def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, re
     DataFrame
         One row a region; columns `nothing`, `video`, `audio` and `text` name what was taken away, see `predict_fmri`.
     """
-    fmri, columns = dataset.fmri(), {}
-    for name in ("nothing", "video", "audio", "text"):
-        fmri_pred = predict_fmri(model, dataset, drop=() if name == "nothing" else (name,))
-        columns[name] = regions.mean(voxelwise_correlation(fmri_pred, fmri, dataset.run))
+    columns = {name: regions.mean(r) for name, r in knock_out_maps(model, dataset).items()}
     table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
     return _labelled(table, dataset)
 

@@ -1,5 +1,7 @@
 """Figures of held-out prediction."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -33,6 +35,23 @@ def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axe
     ax.set_yticks(rows, labels, fontsize="small")
     ax.set_xlabel("r over held-out time, mean of the network's voxels")
     ax.legend(loc="lower right", fontsize="small", frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def plot_scores(scores: Mapping[str, pd.Series], title: str, ax: Axes | None = None) -> Axes:
+    """Several scores of the same regions, a dot each on a row a region, in the order of the first score."""
+    ax = ax or Figure(figsize=(6.5, 4), layout="constrained").subplots()
+    table = pd.DataFrame(scores).sort_values(next(iter(scores)))
+    rows = np.arange(len(table))
+    ax.hlines(rows, table.min(axis=1), table.max(axis=1), color="0.85")
+    for index, name in enumerate(scores):
+        ax.plot(table[name], rows, "o", color=f"C{index}", label=name)
+    ax.axvline(0, color="0.7", lw=1, zorder=0)
+    ax.set_yticks(rows, table.index, fontsize="small")
+    ax.set_xlabel("mean of the region's voxels")
+    ax.set_title(title, fontsize="medium")
+    ax.legend(fontsize="small", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 

@@ -17,6 +17,8 @@ from nilearn.surface import SurfaceImage
 
 from giblet.files import atomic_folder, atomic_path
 
+DPI = 72  # three rows of maps stay below 150 KB
+
 
 def voxel_image(values: np.ndarray, mask_img):
     """Put (n_voxels,) values back into the brain: a NIfTI image, 0 outside the mask and where values are NaN."""
@@ -29,17 +31,20 @@ def voxel_image(values: np.ndarray, mask_img):
 def plot_maps(maps: Mapping[str, np.ndarray], mask_img, threshold: float, vmax: float) -> Figure:
     """Maps of (n_voxels,) values on the cortical surface, from four sides: a row and a title each, one colour scale."""
     height = 1 / len(maps)
-    figure = Figure(figsize=(10, 2.9 * len(maps)))
+    figure = Figure(figsize=(10, 2.5 * len(maps)), dpi=DPI)
     for row, (title, values) in enumerate(maps.items(), start=1):
         bottom, image = 1 - row * height, voxel_image(values, mask_img)
-        figure.text(0.5, bottom + 0.92 * height, title, ha="center")
-        plot_surface(image, figure, bottom + 0.06 * height, 0.72 * height, threshold=threshold, vmax=vmax)
+        figure.text(0.5, bottom + 0.9 * height, title, ha="center")
+        plot_surface(image, figure, bottom + 0.02 * height, 0.84 * height, threshold=threshold, vmax=vmax)
     return figure
 
 
 def plot_surface(stat_map, figure: Figure, bottom: float, height: float, threshold: float, vmax: float) -> None:
     """Draw a volume on fsaverage5 across a figure: lateral and medial view of each hemisphere, one colour bar."""
     mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
+    for part in sulci.data.parts.values():  # two greys, as on a flat map: many more only make the file large
+        part[:] = np.where(part > 0, 0.6, 0.35)
+        part[:2] = 0, 1  # the ends of the grey scale
     surface = SurfaceImage.from_volume(mesh["pial"], stat_map)
     views = [(hemi, view) for hemi in ("left", "right") for view in ("lateral", "medial")]
     for position, (hemi, view) in enumerate(views):
@@ -55,12 +60,13 @@ def plot_surface(stat_map, figure: Figure, bottom: float, height: float, thresho
 
 def _colour_bar(figure: Figure, vmax: float, place: tuple[float, float, float, float]) -> None:
     colours = ScalarMappable(Normalize(-vmax, vmax), "RdBu_r")
-    figure.colorbar(colours, cax=figure.add_axes(place)).ax.set_title("r")
+    ticks = np.linspace(-vmax, vmax, 5)
+    figure.colorbar(colours, cax=figure.add_axes(place), ticks=ticks, format="%.2g").ax.set_title("r")
 
 
 def plot_volume(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float) -> Figure:
     """(n_voxels,) values below the surface: a glass brain and slices of the MNI152 brain; colours as in `plot_maps`."""
-    figure = Figure(figsize=(10, 5))
+    figure = Figure(figsize=(10, 5), dpi=DPI)
     figure.suptitle(title, fontsize="medium")
     image = voxel_image(values, mask_img)
     colours = {"threshold": threshold, "vmax": vmax, "cmap": "RdBu_r", "colorbar": False, "figure": figure}

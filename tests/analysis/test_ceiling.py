@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from giblet.analysis.ceiling import inter_subject_correlation, split_half_ceiling
+from giblet.analysis.ceiling import inter_subject_correlation, prediction_ceiling, split_half_reliability
 from giblet.data import MultimodalDataset
 
 
@@ -25,7 +25,7 @@ def test_inter_subject_correlation_against_a_loop(rng):
 
 def test_inter_subject_correlation_needs_subjects(rng):
     fmri = rng.standard_normal((2, 80, 3))
-    for ceiling in (inter_subject_correlation, split_half_ceiling):
+    for ceiling in (inter_subject_correlation, split_half_reliability):
         for settings in ({"fmri": fmri, "average": True}, {"fmri": fmri[0]}):
             with pytest.raises(ValueError, match="needs two subjects or more"):
                 ceiling(MultimodalDataset.from_arrays(text=np.ones((80, 1)), **settings))
@@ -38,13 +38,14 @@ def test_ceiling_is_what_the_signal_itself_would_reach(rng):
     fmri[2, 100:160] = np.nan
     data = MultimodalDataset.from_arrays(text=np.ones((4000, 1)), fmri=fmri, split="all")
     expected = 1 / np.sqrt(1 + np.array([0.25, 1, 4]) / 6)
-    assert np.allclose(split_half_ceiling(data, block_voxels=2), expected, atol=0.02)
+    assert np.allclose(prediction_ceiling(split_half_reliability(data, block_voxels=2)), expected, atol=0.02)
     reached = [pearsonr(signal[:, 0], np.nanmean(fmri, axis=0)[:, voxel])[0] for voxel in range(3)]
     assert np.allclose(reached, expected, atol=0.02)
 
 
-def test_ceiling_of_noise_is_near_nothing(rng):
+def test_reliability_of_noise_is_nothing(rng):
     data = MultimodalDataset.from_arrays(text=np.ones((2000, 1)), fmri=rng.standard_normal((4, 2000, 50)), split="all")
-    ceiling = split_half_ceiling(data)
-    assert np.all(ceiling >= 0)
-    assert np.mean(ceiling**2) < 0.03
+    reliability = split_half_reliability(data)
+    assert np.mean(reliability) == pytest.approx(0, abs=0.015)
+    assert np.mean(reliability < 0) > 0.25
+    assert np.all(prediction_ceiling(reliability)[reliability < 0] == 0)

@@ -49,8 +49,13 @@ def test_region_table_against_planted_scores(rng):
     regions = Regions(np.array([0] * 6 + [1] * 5 + [-1]), ("driven", "silent"))
     fmri_pred = np.concatenate([signal, rng.standard_normal((400, 6))], axis=1)[data.tr_index]
     ridge_pred = fmri_pred + np.sqrt(3) * rng.standard_normal(fmri_pred.shape)
-    ceiling = np.repeat([1.0, 0.02], 6)
-    maps = {"ceiling": ceiling, "subject_r": 0.5 * ceiling, "isc": 0.8 * ceiling, "q": np.array([0.01] * 3 + [0.3] * 9)}
+    reliability = np.array([0.8] * 3 + [1.2] * 3 + [0.3, -0.3] * 3)  # 1 and about 0 on the mean
+    maps = {
+        "reliability": reliability,
+        "subject_r": 0.5 * reliability,
+        "isc": 0.08 * reliability,
+        "q": np.array([0.01] * 3 + [0.3] * 9),
+    }
     table = region_table(fmri_pred, ridge_pred, data, regions, maps, n_boot=500)
     driven, silent = table.loc["driven"], table.loc["silent"]
     assert table["n_voxels"].tolist() == [6, 5]
@@ -58,7 +63,7 @@ def test_region_table_against_planted_scores(rng):
     assert driven["r"] == pytest.approx(r[:6].mean())
     assert driven["r"] == pytest.approx(1 / np.sqrt(1.25), abs=0.05)
     assert driven["r/ceiling"] == pytest.approx(driven["r"])
-    assert driven["subject r/ISC"] == pytest.approx(0.5 / 0.8)
+    assert driven["subject r/ISC"] == pytest.approx(np.nan, nan_ok=True)
     assert driven["significant"] == 0.5
     assert driven["low"] < driven["r"] / 2 < driven["high"]  # noise of three times the variance halves r
     assert driven["r - ridge"] == pytest.approx(driven["r"] - driven["ridge r"])

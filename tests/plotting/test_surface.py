@@ -49,8 +49,9 @@ def test_rows_share_a_colour_scale(mask_img, visual):
 
 
 def test_maps_are_small(mask_img, visual, tmp_path):
-    for plot in (plot_map, plot_volume):
-        plot(visual, mask_img, "a map", 0.2, 0.6).savefig(tmp_path / "map.png", dpi=72)
+    three = plot_maps({name: visual for name in "abc"}, mask_img, threshold=0.2, vmax=0.6)
+    for figure in (three, plot_volume(visual, mask_img, "a map", 0.2, 0.6)):
+        figure.savefig(tmp_path / "map.png")
         assert (tmp_path / "map.png").stat().st_size < 150_000
 
 
