@@ -20,7 +20,7 @@ from giblet.analysis.prediction import predict_fmri, subject_correlations
 from giblet.analysis.regions import Regions, label_regions
 from giblet.analysis.statistics import fdr, voxelwise_null
 from giblet.analysis.tables import network_table, region_table
-from giblet.data import AudioProcessor, MultimodalDataset
+from giblet.data import MultimodalDataset
 from giblet.training import TrainingConfig
 from giblet.training.recipe import SMALL, VIDEO, Recipe, load_or_train
 
@@ -45,7 +45,7 @@ def regions_of_masks(folder: Path, mask_img) -> Regions:
 def one_direction(data_dir: Path, masks: Path, test_run: int, context: tuple[int, int], n_seeds: int) -> pd.DataFrame:
     """The table of regions for one held-out run, with z and p of each region's mean r."""
     features = {"test_runs": [test_run], "context": context}
-    recipe = Recipe(VIDEO, AudioProcessor(), SMALL.model, features)
+    recipe = Recipe(SMALL.video, SMALL.audio, SMALL.model, features)
     runs = [load_or_train(data_dir, TrainingConfig(random_state=seed), recipe=recipe) for seed in range(n_seeds)]
     train, test, whole = (runs[0].data[split] for split in ("train", "test", "all"))
     fmri_pred, held_out = np.mean([predict_fmri(run.model, whole) for run in runs], axis=0), whole.run == test_run

@@ -85,7 +85,7 @@ def window_null(
     """
     rng = np.random.default_rng(random_state)
     observed, null = 0.0, 0.0
-    for index, rows, block in _blocks(run, held_out):
+    for index, rows, block in held_out_blocks(run, held_out):
         scores = reduce(window_correlations(fmri_pred[rows], fmri[rows][block]))
         others = np.flatnonzero(np.abs(np.arange(len(scores)) - block[0]) >= exclusion)
         if len(others) == 0:
@@ -99,8 +99,8 @@ def window_null(
     return observed, null
 
 
-def _blocks(run: np.ndarray, held_out: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Each run's index, its rows, and which of these rows are a held-out block."""
+def held_out_blocks(run: np.ndarray, held_out: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each held-out block: index of its run, rows of that run, and which of these are the block, see `window_null`."""
     for index in np.unique(run[held_out]):
         rows = np.flatnonzero(run == index)
         block = np.flatnonzero(held_out[rows])
@@ -189,6 +189,17 @@ def bootstrap_correlations(
         scores = [_resampled_correlation(counts, _standardised(x[rows]), y, reduce) for x in predictions]
         r = r + len(rows) / len(run) * np.stack(scores)
     return r
+
+
+def bootstrap_means(
+    values: np.ndarray, run: np.ndarray, block_trs: int, n_boot: int = 1000, random_state: int = 0
+) -> np.ndarray:
+    """Means of (n_trs,) values over film resampled as in `bootstrap_correlations`: (n_boot,)."""
+    rng, sums = np.random.default_rng(random_state), np.zeros(n_boot)
+    for index in np.unique(run):
+        own = values[run == index]
+        sums += _block_counts(len(own), block_trs, n_boot, rng) @ own
+    return sums / len(run)
 
 
 def _block_counts(n_trs: int, block_trs: int, n_boot: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from giblet.analysis.ceiling import over_ceiling, prediction_ceiling
+from giblet.analysis.identification import Identification, identify
 from giblet.analysis.prediction import knock_out_maps, voxelwise_correlation
+from giblet.analysis.reconstruction import reconstruct, shifted_rows, similarity
 from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import (
     bootstrap_correlations,
@@ -16,6 +18,7 @@ from giblet.analysis.statistics import (
     window_null,
 )
 from giblet.data import MultimodalDataset
+from giblet.data.features import STIMULI
 from giblet.models import MultimodalAutoencoder
 
 N_PERMUTE = 2000  # null draws
@@ -126,6 +129,66 @@ def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, re
     columns = {name: regions.mean(r) for name, r in knock_out_maps(model, dataset).items()}
     table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
     return _labelled(table, dataset)
+
+
+def identify_source(
+    source: str,
+    model: MultimodalAutoencoder,
+    whole: MultimodalDataset,
+    test: MultimodalDataset,
+    n_permute: int = N_PERMUTE,
+    random_state: int = 0,
+    subject: str | None = None,
+) -> dict[str, Identification]:
+    """Identify the held-out TRs from what a source gave, by each modality: {'video': Identification, ...}.
+
+    Parameters
+    ----------
+    source, subject : as in `reconstruct`
+    whole, test : MultimodalDataset with `average=True`
+        Whole runs, from whose other windows the null comes, and the held-out split.
+    """
+    held_out = np.isin(whole.tr_index, test.tr_index)
+    batches = reconstruct("measured" if source == "shifted" else source, model, whole, subject)
+    alike = similarity(batches, test, test.present)
+    if source == "shifted":
+        for rows in alike.values():
+            rows[held_out] = rows[held_out][shifted_rows(test.run)]
+    settings = (whole.run, held_out, whole.tr_index, whole.gap, n_permute, random_state)
+    return {name: identify(rows, *settings) for name, rows in alike.items()}
+
+
+def reconstruction_table(
+    scores: Mapping[str, pd.DataFrame],
+    identified: Mapping[str, Mapping[str, Identification]],
+    dataset: MultimodalDataset,
+    block_trs: int = BLOCK_TRS,
+) -> pd.DataFrame:
+    """Mean scores of every source beside each other.
+
+    Parameters
+    ----------
+    scores : {source: DataFrame of `score_trs`}
+    identified : {source: what `identify_source` returns}
+
+    Returns
+    -------
+    DataFrame
+        One row a modality and score, one column a source. To the scores come `2-way` (identification, chance .5) with
+        its 95 % interval `low` to `high`, its `p` in the null of other times, and `top 5` with its chance.
+    """
+    columns = {}
+    for source, table in scores.items():
+        column = table.mean().to_dict()
+        for name, found in identified[source].items():
+            low, high = found.interval(block_trs)
+            top, chance = found.top(5)
+            of_name = {"2-way": found.two_way.mean(), "low": low, "high": high, "p": found.p}
+            of_name |= {"top 5": top, "top 5 chance": chance}
+            column |= {(name, score): value for score, value in of_name.items()}
+        columns[source] = column
+    table = pd.DataFrame(columns)
+    return _labelled(table.loc[[name for name in STIMULI if name in table.index.levels[0]]], dataset)
 
 
 def _sizes(regions: Regions) -> list[int]:

@@ -117,25 +117,52 @@ class AudioProcessor:
         n_frames, n_mels = _MEL[self.kind]
         return np.log(mel_power(sound, RATE, n_trs, self.tr, n_mels, n_frames) + FLOOR).reshape(n_trs, -1)
 
-    def features_to_audio(self, features, path: str | Path, n_iter: int = 32, random_state: int = 0) -> None:
-        """Write (n_trs, *shape) features, in the unit of `MultimodalDataset`, as a mono wav of n_trs * tr seconds.
+    @property
+    def mel_shape(self) -> tuple[int, int] | None:
+        """(n_frames, n_mels) of a TR's log-mel spectra; None for EnCodec's features."""
+        return _MEL.get(self.kind)
+
+    def log_power(self, features) -> torch.Tensor:
+        """Natural logarithm of mel power of (n_trs, *shape) features, as `MultimodalDataset` gives them.
+
+        Returns
+        -------
+        (n_trs, n_frames, n_mels) float32
+        """
+        features = torch.as_tensor(features).detach().cpu()
+        return self._unstandardised(features).float().reshape(len(features), *self.mel_shape)
+
+    def _unstandardised(self, features: torch.Tensor) -> torch.Tensor:
+        if self.mean is None or self.kind == "encodec_codes":
+            return features
+        return features.float() * torch.from_numpy(self.sd) + torch.from_numpy(self.mean)
+
+    def features_to_sound(self, features, n_iter: int = 32, random_state: int = 0) -> np.ndarray:
+        """Turn (n_trs, *shape) features, in the unit of `MultimodalDataset`, into mono sound at 24 kHz.
 
         Log-mel features by Griffin-Lim (Griffin & Lim 1984, IEEE TASSP 32:236-243), EnCodec's by its decoder.
-        'mel_mean' holds no timing within a TR: the wav then holds its mean spectrum.
+        'mel_mean' holds no timing within a TR: the sound then holds its mean spectrum.
+
+        Returns
+        -------
+        (n_samples,) float32 of n_trs * tr seconds
         """
         features = torch.as_tensor(features).detach().cpu()
         if tuple(features.shape[1:]) != self.shape:
             raise ValueError(
                 f"features have shape {tuple(features.shape)}, expected (n_trs, {', '.join(map(str, self.shape))})."
             )
-        if self.mean is not None and self.kind != "encodec_codes":
-            features = features.float() * torch.from_numpy(self.sd) + torch.from_numpy(self.mean)
-        if self.kind in _MEL:
-            sound = self._griffin_lim(features.float(), n_iter, torch.Generator().manual_seed(random_state))
+        if self.mel_shape is not None:
+            sound = self._griffin_lim(self.log_power(features), n_iter, torch.Generator().manual_seed(random_state))
         else:
-            sound = encodec.decode(features, self.tr, self.codec, codes=self.kind == "encodec_codes")
+            codes = self.kind == "encodec_codes"
+            sound = encodec.decode(self._unstandardised(features), self.tr, self.codec, codes=codes)
         n_samples = round(len(features) * self.tr * RATE)
-        write_wav(path, np.pad(sound, (0, max(0, n_samples - len(sound))))[:n_samples], RATE)
+        return np.pad(sound, (0, max(0, n_samples - len(sound))))[:n_samples]
+
+    def features_to_audio(self, features, path: str | Path, n_iter: int = 32, random_state: int = 0) -> None:
+        """Write what `features_to_sound` gives as a wav."""
+        write_wav(path, self.features_to_sound(features, n_iter, random_state), RATE)
 
     def _griffin_lim(self, log_power: torch.Tensor, n_iter: int, generator: torch.Generator) -> np.ndarray:
         n_frames, n_mels = _MEL[self.kind]

@@ -32,7 +32,7 @@ class Recipe:
     data: dict = field(default_factory=dict)
 
 
-SMALL = Recipe(VIDEO, AudioProcessor(), {"width": 1 / 16, "bottleneck_dim": 256} | WEIGHTS)
+SMALL = Recipe(VIDEO, AudioProcessor("mel"), {"width": 1 / 16, "bottleneck_dim": 256} | WEIGHTS)
 FULL_SIZE = Recipe(VideoProcessor(), AudioProcessor("mel"), WEIGHTS)
 
 

@@ -49,7 +49,7 @@ def test_region_table_against_planted_scores(rng):
     regions = Regions(np.array([0] * 6 + [1] * 5 + [-1]), ("driven", "silent"))
     fmri_pred = np.concatenate([signal, rng.standard_normal((400, 6))], axis=1)[data.tr_index]
     ridge_pred = fmri_pred + np.sqrt(3) * rng.standard_normal(fmri_pred.shape)
-    reliability = np.array([0.8] * 3 + [1.2] * 3 + [0.3, -0.3] * 3)  # 1 and about 0 on the mean
+    reliability = np.array([0.8] * 3 + [1.2] * 3 + [0.3, -0.3, 0.2, -0.2, 0, 1])  # means of 1 and 0
     maps = {
         "reliability": reliability,
         "subject_r": 0.5 * reliability,

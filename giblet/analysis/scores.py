@@ -1,0 +1,90 @@
+"""How alike a reconstruction is to the movie, TR by TR, in the field's scores."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from giblet.analysis.reconstruction import stimulus_batches
+from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
+
+DECIBELS = 10 / np.log(10)  # of a natural logarithm of power
+
+
+def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor) -> dict[str, np.ndarray]:
+    """Scores of (n_trs, video_dim) pixels in 0..1, each (n_trs,).
+
+    `mse`; `psnr` in decibels of the full scale 1; `ssim` (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's
+    frames; and `pixel r`, Pearson's r over the pixels of all its frames.
+    """
+    x, y = (values.double().numpy() for values in (recon, target))
+    mse = np.square(x - y).mean(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        psnr = -10 * np.log10(mse)
+        centred = [values - values.mean(1, keepdims=True) for values in (x, y)]
+        lengths = [np.sqrt(np.square(values).sum(1)) for values in centred]
+        r = (centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1])
+    frames = [values.numpy().reshape(len(x), -1, *processor.frame_shape) for values in (recon, target)]
+    settings = {"data_range": 1.0, "channel_axis": -1 if processor.colour else None}
+    ssim = [
+        [structural_similarity(*pair, **settings) for pair in zip(*trs, strict=True)]
+        for trs in zip(*frames, strict=True)
+    ]
+    return {"mse": mse, "psnr": psnr, "ssim": np.mean(ssim, axis=1), "pixel r": r}
+
+
+def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor) -> dict[str, np.ndarray]:
+    """Scores of the features of (n_trs, ...) sound, each (n_trs,).
+
+    Of codes the share that is the same, `codes`. Of others `mse`, in squared SDs; of log-mel spectra also `lsd`, the
+    log-spectral distance in decibels (root mean square over bands, mean over frames), and, where a TR has several
+    frames, `envelope r`: the correlation of their loudness.
+    """
+    if recon.ndim > 2:
+        return {"codes": (recon == target).double().flatten(1).mean(1).numpy()}
+    scores = {"mse": (recon - target).double().square().mean(1).numpy()}
+    if processor.mel_shape is None:
+        return scores
+    x, y = (processor.log_power(values).double() for values in (recon, target))  # (n_trs, n_frames, n_mels)
+    scores["lsd"] = DECIBELS * (x - y).square().mean(2).sqrt().mean(1).numpy()
+    if x.shape[1] > 1:
+        loudness = [values.exp().mean(2).log() for values in (x, y)]
+        a, b = (values - values.mean(1, keepdim=True) for values in loudness)
+        scores["envelope r"] = ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).numpy()
+    return scores
+
+
+def text_scores(recon: Tensor, target: Tensor, processor: TextProcessor) -> dict[str, np.ndarray]:
+    """Scores of (n_trs, width) embeddings, each (n_trs,), NaN where nothing is annotated.
+
+    `cosine`; and `rank` of the annotation that is nearest to the target among all annotations, by their cosine with the
+    reconstruction: 1 is best, equals count half, and (n_annotations + 1) / 2 is chance.
+    """
+    x, y = (values.double().numpy() for values in (recon, target))
+    annotated, (x_unit, y_unit) = np.any(y != 0, axis=1), (_unit(values) for values in (x, y))
+    scores = {"cosine": np.where(annotated, (x_unit * y_unit).sum(1), np.nan)}
+    if processor.embeddings is not None:
+        embeddings = np.unique(processor.embeddings, axis=0).astype(np.float64)  # a sentence said twice is one
+        own = (y_unit @ embeddings.T).argmax(1)
+        alike = x_unit @ embeddings.T
+        better, same = (compare(alike, alike[np.arange(len(x)), own][:, None]) for compare in (np.greater, np.equal))
+        scores["rank"] = np.where(annotated, 0.5 + better.sum(1) + same.sum(1) / 2, np.nan)
+    return scores
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def score_trs(batches: Iterator[dict[str, Tensor]], dataset: MultimodalDataset) -> pd.DataFrame:
+    """Every score of every TR of a split, from reconstructions in batches: rows are TRs, columns (modality, score)."""
+    processors = {"video": dataset.video_processor, "audio": dataset.audio_processor, "text": dataset.text_processor}
+    score = {"video": video_scores, "audio": audio_scores, "text": text_scores}
+    tables = []
+    for recon, target in zip(batches, stimulus_batches(dataset), strict=True):
+        parts = {name: score[name](recon[name], target[name], processors[name]) for name in dataset.present}
+        tables.append(pd.DataFrame({(n, key): value for n, part in parts.items() for key, value in part.items()}))
+    table = pd.concat(tables, ignore_index=True)
+    return table.set_index(pd.Index(dataset.tr_index, name="TR"))
