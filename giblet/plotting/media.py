@@ -1,0 +1,190 @@
+"""Reconstructions to look at, listen to and read, beside the movie and beside what should fail."""
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import av
+import numpy as np
+from IPython.display import HTML, Audio, Video
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from giblet.analysis.identification import Identification
+from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
+from giblet.data.audio import RATE
+from giblet.data.media import write_movie
+
+GAP, HEADER = 4, 14  # pixels between films, and above them for their names
+
+
+def plot_film_strips(
+    video: Mapping[str, Tensor], trs: Sequence[int], tr_index: np.ndarray, processor: VideoProcessor, title: str = ""
+) -> Figure:
+    """One frame of each of some TRs, a row a source.
+
+    Parameters
+    ----------
+    video : {source: (n_trs, video_dim)}
+    trs : sequence of int
+        Rows of `video` to show; `tr_index` names them.
+    """
+    ratio = processor.height / processor.width
+    figure = Figure(figsize=(9, 0.6 + len(video) * 7.6 / len(trs) * ratio), dpi=72, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    axes = figure.subplots(len(video), len(trs), squeeze=False)
+    for row, (name, values) in zip(axes, video.items(), strict=True):
+        for ax, index in zip(row, trs, strict=True):
+            frames = to_frames(values[index][None], processor)
+            ax.imshow(frames[len(frames) // 2], cmap="gray", vmin=0, vmax=255)
+            ax.set_xticks([])
+            ax.set_yticks([])
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for ax, index in zip(axes[0], trs, strict=True):
+        ax.set_title(f"TR {tr_index[index]}", fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def to_frames(values: Tensor, processor: VideoProcessor) -> np.ndarray:
+    """(n_trs, video_dim) values as (n_trs * n_frames, *frame_shape) uint8, clamped to 0..1."""
+    pixels = (values.detach().float().clamp(0, 1) * 255).round().byte().numpy()
+    return pixels.reshape(-1, *processor.frame_shape)
+
+
+def write_side_by_side(
+    path: str | Path, video: Mapping[str, Tensor], processor: VideoProcessor, sound: np.ndarray | None = None
+) -> None:
+    """Write films of the same TRs side by side, with their names above, as an mp4 that plays at the film's speed.
+
+    Parameters
+    ----------
+    video : {name: (n_trs, video_dim)}
+    sound : (n_samples,) at 24 kHz, optional
+    """
+    films = {name: to_frames(values, processor) for name, values in video.items()}
+    names = Image.new("L", (len(films) * (processor.width + GAP) - GAP, HEADER))
+    for index, name in enumerate(films):
+        ImageDraw.Draw(names).text((index * (processor.width + GAP), 0), name, fill=255)
+    canvas = np.zeros((HEADER + processor.height, *np.asarray(names).shape[1:], *processor.frame_shape[2:]), np.uint8)
+    canvas[:HEADER] = np.asarray(names)[(...,) + (None,) * processor.colour]
+
+    def pictures():
+        for frames in zip(*films.values(), strict=True):
+            for index, frame in enumerate(frames):
+                left = index * (processor.width + GAP)
+                canvas[HEADER:, left : left + processor.width] = frame
+            yield canvas.copy()
+
+    write_movie(path, pictures(), processor.n_frames / processor.tr, sound, RATE)
+
+
+def embed_side_by_side(
+    video: Mapping[str, Tensor], processor: VideoProcessor, sound: np.ndarray | None = None
+) -> Video:
+    """The same inside a notebook: about 20 KB a second for three films."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "films.mp4"
+        write_side_by_side(path, video, processor, sound)
+        width = len(video) * (processor.width + GAP)
+        return Video(data=path.read_bytes(), embed=True, mimetype="video/mp4", width=min(900, 3 * width))
+
+
+def encode_mp3(sound: np.ndarray) -> bytes:
+    """(n_samples,) of 24 kHz sound in -1..1 as mono MP3, about 2 KB a second."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp3") as container:
+        stream = container.add_stream("mp3", rate=RATE, layout="mono")
+        samples = (np.asarray(sound, np.float32).clip(-1, 1) * 32_767).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16p", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def embed_sounds(sounds: Mapping[str, np.ndarray]) -> HTML:
+    """Players with names beside them, for (n_samples,) of 24 kHz sound."""
+    rows = [
+        f"<tr><td>{escape(name)}</td><td>{Audio(encode_mp3(sound), rate=None)._repr_html_()}</td></tr>"
+        for name, sound in sounds.items()
+    ]
+    return HTML(f"<table>{''.join(rows)}</table>")
+
+
+def plot_spectrograms(audio: Mapping[str, Tensor], processor: AudioProcessor, title: str = "") -> Figure:
+    """Log-mel spectrograms of (n_trs, n_features) of the same TRs, one below the other, on one colour scale."""
+    spectra = {name: processor.log_power(values) for name, values in audio.items()}
+    n_trs, _, n_mels = next(iter(spectra.values())).shape
+    decibels = {name: 10 / np.log(10) * x.reshape(-1, n_mels).T.numpy() for name, x in spectra.items()}
+    figure = Figure(figsize=(9, 0.5 + 1.3 * len(audio)), dpi=72, layout="constrained")
+    axes = figure.subplots(len(audio), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, (name, power) in zip(axes, decibels.items(), strict=True):
+        extent = (0, n_trs * processor.tr, 0, n_mels)
+        image = ax.imshow(power, origin="lower", aspect="auto", vmin=-60, vmax=-10, cmap="magma", extent=extent)
+        ax.set_yticks([])
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=axes, label="dB of full scale")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def text_table(
+    text: Mapping[str, Tensor], trs: Sequence[int], tr_index: np.ndarray, processor: TextProcessor, title: str = ""
+) -> HTML:
+    """The annotation nearest to each of some TRs' embeddings, a column a source: {source: (n_trs, width)}."""
+    nearest = {name: processor.features_to_text(values[list(trs)]) for name, values in text.items()}
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("TR", *nearest))
+    rows = []
+    for position, index in enumerate(trs):
+        cells = [
+            f"{escape(words)} <i>({cosine:.2f})</i>" for [(words, cosine)] in (n[position] for n in nearest.values())
+        ]
+        rows.append(f"<tr><td>{tr_index[index]}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return HTML(f"<p>{escape(title)}</p><table><tr>{head}</tr>{''.join(rows)}</table>")
+
+
+def plot_identification(identified: Mapping[str, Mapping[str, Identification]], title: str = "") -> Figure:
+    """Two-way identification of each source and modality with its 95 % interval, beside chance.
+
+    Parameters
+    ----------
+    identified : {source: {modality: Identification}}
+    """
+    modalities = list(next(iter(identified.values())))
+    figure = Figure(figsize=(7, 3), dpi=72, layout="constrained")
+    ax = figure.subplots()
+    for index, (source, found) in enumerate(identified.items()):
+        place = np.arange(len(modalities)) + (index - (len(identified) - 1) / 2) * 0.8 / len(identified)
+        means = np.array([found[name].two_way.mean() for name in modalities])
+        low, high = np.array([found[name].interval() for name in modalities]).T
+        ax.errorbar(place, means, [means - low, high - means], fmt="o", capsize=3, label=source)
+    ax.axhline(0.5, color="0.5", lw=1, ls="--", zorder=0)
+    ax.set_xticks(range(len(modalities)), modalities)
+    ax.set_ylim(0.3, 1.02)
+    ax.set_ylabel("2-way identification (chance .5)")
+    ax.set_title(title, fontsize="medium")
+    ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_timeline(identified: Mapping[str, Identification], dataset: MultimodalDataset, title: str = "") -> Figure:
+    """Two-way identification TR by TR, a line a source, with the runs apart."""
+    figure = Figure(figsize=(9, 2.6), dpi=72, layout="constrained")
+    runs = np.unique(dataset.run)
+    for ax, index in zip(figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], runs, strict=True):
+        rows = dataset.run == index
+        for name, found in identified.items():
+            ax.plot(dataset.tr_index[rows], found.two_way[rows], label=name)
+        ax.axhline(0.5, color="0.5", lw=1, ls="--", zorder=0)
+        ax.set_xlabel(f"TR (run {index + 1})")
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("2-way identification")
+    figure.axes[-1].legend(frameon=False, fontsize="small", loc="lower right")
+    figure.suptitle(title, fontsize="medium")
+    return figure
