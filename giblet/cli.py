@@ -1,4 +1,4 @@
-"""The command line: `giblet demo` and `giblet train`."""
+"""The command line: `giblet demo`, `giblet train` and `giblet reconstruct`."""
 
 import os
 import sys
@@ -13,12 +13,13 @@ from giblet.analysis.regions import seitzman_networks
 from giblet.analysis.tables import N_PERMUTE, network_table
 from giblet.data import simulate_dataset
 from giblet.files import atomic_path
+from giblet.plotting.media import write_reconstructions
 from giblet.plotting.prediction import plot_prediction
 from giblet.training import TrainingConfig, TrainingError
-from giblet.training.checkpoint import best_epoch
+from giblet.training.checkpoint import best_epoch, load_model
 from giblet.training.config import resolve_device
 from giblet.training.distributed import process_group, rank
-from giblet.training.recipe import FULL_SIZE, SMALL, Run, load_or_train
+from giblet.training.recipe import FULL_SIZE, SMALL, Run, load_or_train, open_data
 
 DEFAULTS = TrainingConfig()
 
@@ -67,6 +68,28 @@ def train(
         report(run, output)
 
 
+def reconstruct(data: Path, checkpoint: Path, out: Path, full_size: bool = False, subject: str | None = None) -> None:
+    """Write what comes back of the held-out film from predicted, measured and wrong brains, with scores.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder of the training.
+    checkpoint : Path
+        `best.pt`, or `best.safetensors`, of a run.
+    out : Path
+        Folder for films, sounds, texts, figures and scores.
+    full_size : bool
+        The checkpoint is of the full-size model.
+    subject : str
+        One subject's measured brain instead of the mean of the group.
+    """
+    splits = open_data(data, FULL_SIZE if full_size else SMALL)
+    table = write_reconstructions(load_model(checkpoint), splits["all"], splits["test"], out, subject)
+    print(table.round(3).to_string())
+    print(f"\nwritten to {out}/: " + ", ".join(sorted(path.name for path in out.iterdir())))
+
+
 def report(run: Run, output: Path) -> None:
     """Print held-out r by network beside its null, and write `prediction.csv` and `prediction.png`."""
     whole, test = run.data["all"], run.data["test"]
@@ -98,7 +121,7 @@ def report(run: Run, output: Path) -> None:
 def main() -> None:
     """Entry point of the `giblet` command."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": demo, "train": train})
+        tyro.extras.subcommand_cli_from_dict({"demo": demo, "train": train, "reconstruct": reconstruct})
     except (ValueError, FileNotFoundError, MemoryError, TrainingError) as error:
         sys.exit(f"giblet: {error}")
     except KeyboardInterrupt:

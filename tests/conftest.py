@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from giblet.data import VideoProcessor, default_data_dir, simulate_dataset
 
@@ -27,6 +28,22 @@ def simulated(tmp_path_factory) -> Path:
 def full_simulated() -> Path:
     """The simulated data set that the notebooks work on."""
     return default_data_dir(progress=False)
+
+
+@pytest.fixture(scope="session")
+def codec(tmp_path_factory) -> str:
+    """The folder of a small EnCodec model of random weights whose codebooks are spread over what it makes of sound."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra encodec")
+    torch.manual_seed(0)
+    model = transformers.EncodecModel(transformers.EncodecConfig(num_filters=4, hidden_size=128, num_lstm_layers=1))
+    with torch.no_grad():
+        latents = model.eval().encoder(0.1 * torch.randn(1, 1, 48_000))[0]
+    for index, layer in enumerate(model.quantizer.layers):
+        spread = torch.randn_like(layer.codebook.embed) * latents.std(1)
+        layer.codebook.embed.copy_(spread + latents.mean(1) * (index == 0))
+    path = tmp_path_factory.mktemp("codec")
+    model.save_pretrained(path)
+    return str(path)
 
 
 @pytest.fixture

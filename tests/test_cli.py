@@ -28,6 +28,12 @@ def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys
     assert -1 < float(rows["Visual"]["r"]) < 1
     giblet(monkeypatch, *arguments)
     assert capsys.readouterr().out.replace("\n", "").endswith(printed.replace("\n", "")[-200:])
+    checkpoint = ["--checkpoint", tmp_path / "out/run/best.pt", "--out", tmp_path / "films"]
+    giblet(monkeypatch, "reconstruct", "--data", simulated, *checkpoint, "--subject", "sub-02")
+    assert "SIMULATED data" in capsys.readouterr().out
+    assert (tmp_path / "films/films.mp4").stat().st_size > 0
+    with pytest.raises(SystemExit, match="giblet: subject is 'sub-99', expected one of sub-01, sub-02"):
+        giblet(monkeypatch, "reconstruct", "--data", simulated, *checkpoint, "--subject", "sub-99")
 
 
 def test_bad_folder_is_one_sentence(tmp_path, monkeypatch):

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giblet.analysis.statistics import bootstrap_means, confidence_interval, held_out_blocks, p_values
+from giblet.analysis.statistics import (
+    bootstrap_means,
+    confidence_interval,
+    held_out_blocks,
+    p_values,
+    usual_block_trs,
+)
 
 
 def pairwise_accuracy(
@@ -73,8 +79,9 @@ class Identification:
         """Share of the TRs that are among the `k` most alike, and what chance gives."""
         return float((self.rank <= k).mean()), float(np.minimum(k / (self.n_distractors + 1), 1).mean())
 
-    def interval(self, block_trs: int = 20, n_boot: int = 1000, random_state: int = 0) -> tuple[float, float]:
-        """95 % interval of the mean `two_way` over film that is resampled in blocks of TRs."""
+    def interval(self, block_trs: int | None = None, n_boot: int = 1000, random_state: int = 0) -> tuple[float, float]:
+        """95 % interval of the mean `two_way` over film that is resampled in blocks of TRs, see `usual_block_trs`."""
+        block_trs = block_trs or usual_block_trs(self.run)
         draws = bootstrap_means(self.two_way, self.run, block_trs, n_boot, random_state)
         low, high = confidence_interval(self.two_way.mean(), draws, len(self.run) / block_trs)
         return float(low), float(high)

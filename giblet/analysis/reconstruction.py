@@ -1,6 +1,6 @@
 """What comes back of a movie, from predicted, measured and wrong brains, with scores that cannot be fooled."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -66,7 +66,11 @@ def decode_batches(model: MultimodalAutoencoder, fmri: np.ndarray, batch_trs: in
 
 
 def reconstruct(
-    source: str, model: MultimodalAutoencoder, dataset: MultimodalDataset, subject: str | None = None
+    source: str,
+    model: MultimodalAutoencoder,
+    dataset: MultimodalDataset,
+    subject: str | None = None,
+    voxels: np.ndarray | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Reconstructions of a split in batches of TRs, in the units of the data set.
 
@@ -76,13 +80,20 @@ def reconstruct(
         'ceiling' is the split's own video projected on the span of the training video: every reconstruction is a
         combination of training frames, and this is the best one; its audio and text are the split's own. 'mean' is the
         mean of the training TRs, the floor. The others see `source_fmri`.
+    subject : str, optional
+        As in `source_fmri`.
+    voxels : (n_voxels,) bool, optional
+        Of the brain; the others stay at their mean, 0. This is the smuggling test: leave the PREDICTED brain only the
+        voxels in which nothing of the measured one is predicted. If the movie still comes back, the model has hidden it
+        there, and what comes back from the predicted brain proves nothing.
 
     Yields
     ------
     dict of `video`, `audio`, `text` : (n_batch, n_features)
     """
     if source not in ("ceiling", "mean"):
-        yield from decode_batches(model, source_fmri(source, model, dataset, subject))
+        fmri = source_fmri(source, model, dataset, subject)
+        yield from decode_batches(model, fmri if voxels is None else np.where(voxels, fmri, np.float32(0)))
         return
     for batch in stimulus_batches(dataset):
         if source == "mean":
@@ -92,6 +103,12 @@ def reconstruct(
             coordinates = basis.coordinates(batch["video"].to(next(model.parameters()).device))
             batch["video"] = basis.expand(coordinates).cpu()
         yield batch
+
+
+def collect(batches: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """All batches as one: {'video', 'audio', 'text'}, each (n_trs, n_features)."""
+    parts = list(batches)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def stimulus_batches(dataset: MultimodalDataset, batch_trs: int = BATCH_TRS) -> Iterator[dict[str, Tensor]]:
@@ -110,7 +127,7 @@ def _typical(dataset: MultimodalDataset, name: str) -> Tensor:
 
 
 def similarity(
-    batches: Callable[[], Iterator[dict]] | Iterator[dict], dataset: MultimodalDataset, names: Sequence[str] = STIMULI
+    batches: Iterator[dict[str, Tensor]], dataset: MultimodalDataset, names: Sequence[str] = STIMULI
 ) -> dict[str, np.ndarray]:
     """How alike every reconstruction is to every TR of a split: {name: (n_reconstructed, n_trs)} float32.
 

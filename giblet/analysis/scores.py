@@ -7,17 +7,17 @@ import pandas as pd
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from giblet.analysis.reconstruction import stimulus_batches
 from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
 
+SSIM_PIXELS = 7  # side of the window that it compares
 DECIBELS = 10 / np.log(10)  # of a natural logarithm of power
 
 
 def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor) -> dict[str, np.ndarray]:
     """Scores of (n_trs, video_dim) pixels in 0..1, each (n_trs,).
 
-    `mse`; `psnr` in decibels of the full scale 1; `ssim` (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's
-    frames; and `pixel r`, Pearson's r over the pixels of all its frames.
+    `mse`; `psnr` in decibels of the full scale 1; `pixel r`, Pearson's r over the pixels of all its frames; and `ssim`
+    (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's frames, of 7 x 7 pixels or more.
     """
     x, y = (values.double().numpy() for values in (recon, target))
     mse = np.square(x - y).mean(1)
@@ -26,13 +26,13 @@ def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor) -> di
         centred = [values - values.mean(1, keepdims=True) for values in (x, y)]
         lengths = [np.sqrt(np.square(values).sum(1)) for values in centred]
         r = (centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1])
-    frames = [values.numpy().reshape(len(x), -1, *processor.frame_shape) for values in (recon, target)]
-    settings = {"data_range": 1.0, "channel_axis": -1 if processor.colour else None}
-    ssim = [
-        [structural_similarity(*pair, **settings) for pair in zip(*trs, strict=True)]
-        for trs in zip(*frames, strict=True)
-    ]
-    return {"mse": mse, "psnr": psnr, "ssim": np.mean(ssim, axis=1), "pixel r": r}
+    scores = {"mse": mse, "psnr": psnr, "pixel r": r}
+    if min(processor.height, processor.width) >= SSIM_PIXELS:
+        frames = [values.numpy().reshape(-1, *processor.frame_shape) for values in (recon, target)]
+        settings = {"data_range": 1.0, "channel_axis": -1 if processor.colour else None}
+        ssim = [structural_similarity(*pair, **settings) for pair in zip(*frames, strict=True)]
+        scores["ssim"] = np.reshape(ssim, (len(x), -1)).mean(1)
+    return scores
 
 
 def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor) -> dict[str, np.ndarray]:
@@ -80,11 +80,14 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 def score_trs(batches: Iterator[dict[str, Tensor]], dataset: MultimodalDataset) -> pd.DataFrame:
     """Every score of every TR of a split, from reconstructions in batches: rows are TRs, columns (modality, score)."""
-    processors = {"video": dataset.video_processor, "audio": dataset.audio_processor, "text": dataset.text_processor}
     score = {"video": video_scores, "audio": audio_scores, "text": text_scores}
-    tables = []
-    for recon, target in zip(batches, stimulus_batches(dataset), strict=True):
+    processors = {"video": dataset.video_processor, "audio": dataset.audio_processor, "text": dataset.text_processor}
+    tables, start = [], 0
+    for recon in batches:
+        rows = dataset.tr_index[start : start + len(recon["text"])]
+        target = {name: dataset.stimulus(name, rows) for name in dataset.present}
         parts = {name: score[name](recon[name], target[name], processors[name]) for name in dataset.present}
         tables.append(pd.DataFrame({(n, key): value for n, part in parts.items() for key, value in part.items()}))
+        start += len(rows)
     table = pd.concat(tables, ignore_index=True)
     return table.set_index(pd.Index(dataset.tr_index, name="TR"))

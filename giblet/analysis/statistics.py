@@ -202,6 +202,11 @@ def bootstrap_means(
     return sums / len(run)
 
 
+def usual_block_trs(run: np.ndarray) -> int:
+    """Length of bootstrap blocks: 20 TRs (30 s at a TR of 1.5 s), or a third of the shortest run, if that is less."""
+    return int(max(1, min(20, np.unique(run, return_counts=True)[1].min() // 3)))
+
+
 def _block_counts(n_trs: int, block_trs: int, n_boot: int, rng: np.random.Generator) -> np.ndarray:
     """How often each TR is in each draw of blocks: (n_boot, n_trs)."""
     if not 0 < block_trs <= n_trs:

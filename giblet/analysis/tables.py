@@ -15,6 +15,7 @@ from giblet.analysis.statistics import (
     confidence_interval,
     p_values,
     paired_p_values,
+    usual_block_trs,
     window_null,
 )
 from giblet.data import MultimodalDataset
@@ -22,7 +23,6 @@ from giblet.data.features import STIMULI
 from giblet.models import MultimodalAutoencoder
 
 N_PERMUTE = 2000  # null draws
-BLOCK_TRS = 20  # of the bootstrap: 30 s of film at a TR of 1.5 s
 
 
 def network_table(
@@ -72,7 +72,7 @@ def region_table(
     maps: Mapping[str, np.ndarray],
     n_boot: int = 1000,
     random_state: int = 0,
-    block_trs: int = BLOCK_TRS,
+    block_trs: int | None = None,
 ) -> pd.DataFrame:
     """What is predicted of each region, of what is predictable, against what a ridge predicts.
 
@@ -90,10 +90,11 @@ def region_table(
         One row a region, means over its voxels: `n_voxels`; `r`, `ceiling` (the root of the mean reliability) and
         `r/ceiling` for the mean response; `subject r`, `ISC` and `subject r/ISC` for single subjects; `significant`,
         the share of voxels with q < .05; `ridge r`; `r - ridge`, its 95 % interval `low` to `high` and two-sided `p`
-        over film that is resampled in blocks of `block_trs`. A ratio to a ceiling below .1 is NaN: nothing there can
-        be predicted.
+        over film that is resampled in blocks, see `usual_block_trs`. A ratio to a ceiling below .1 is NaN: nothing
+        there can be predicted.
     """
     fmri, run = dataset.fmri(), dataset.run
+    block_trs = block_trs or usual_block_trs(run)
     r, ridge_r = (regions.mean(voxelwise_correlation(x, fmri, run)) for x in (fmri_pred, ridge_pred))
     draws = bootstrap_correlations((fmri_pred, ridge_pred), fmri, run, block_trs, n_boot, random_state, regions.mean)
     difference, n_blocks = draws[0] - draws[1], len(run) / block_trs
@@ -139,17 +140,18 @@ def identify_source(
     n_permute: int = N_PERMUTE,
     random_state: int = 0,
     subject: str | None = None,
+    voxels: np.ndarray | None = None,
 ) -> dict[str, Identification]:
     """Identify the held-out TRs from what a source gave, by each modality: {'video': Identification, ...}.
 
     Parameters
     ----------
-    source, subject : as in `reconstruct`
+    source, subject, voxels : as in `reconstruct`
     whole, test : MultimodalDataset with `average=True`
         Whole runs, from whose other windows the null comes, and the held-out split.
     """
     held_out = np.isin(whole.tr_index, test.tr_index)
-    batches = reconstruct("measured" if source == "shifted" else source, model, whole, subject)
+    batches = reconstruct("measured" if source == "shifted" else source, model, whole, subject, voxels)
     alike = similarity(batches, test, test.present)
     if source == "shifted":
         for rows in alike.values():
@@ -162,7 +164,7 @@ def reconstruction_table(
     scores: Mapping[str, pd.DataFrame],
     identified: Mapping[str, Mapping[str, Identification]],
     dataset: MultimodalDataset,
-    block_trs: int = BLOCK_TRS,
+    block_trs: int | None = None,
 ) -> pd.DataFrame:
     """Mean scores of every source beside each other.
 

@@ -8,43 +8,52 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 from IPython.display import HTML, Audio, Video
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from giblet.analysis.identification import Identification
-from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
+from giblet.analysis.reconstruction import SOURCES, collect, reconstruct, stimulus_batches
+from giblet.analysis.scores import score_trs
+from giblet.analysis.tables import identify_source, reconstruction_table
+from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE
 from giblet.data.media import write_movie
+from giblet.files import atomic_path
+from giblet.models import MultimodalAutoencoder
 
 GAP, HEADER = 4, 14  # pixels between films, and above them for their names
 
 
 def plot_film_strips(
-    video: Mapping[str, Tensor], trs: Sequence[int], tr_index: np.ndarray, processor: VideoProcessor, title: str = ""
+    video: Mapping[str, Tensor], rows: Sequence[int], dataset: MultimodalDataset, title: str = ""
 ) -> Figure:
     """One frame of each of some TRs, a row a source.
 
     Parameters
     ----------
     video : {source: (n_trs, video_dim)}
-    trs : sequence of int
-        Rows of `video` to show; `tr_index` names them.
+        Of the TRs of `dataset`.
+    rows : sequence of int
+        Which of them to show.
     """
+    processor = dataset.video_processor
     ratio = processor.height / processor.width
-    figure = Figure(figsize=(9, 0.6 + len(video) * 7.6 / len(trs) * ratio), dpi=72, layout="constrained")
+    figure = Figure(figsize=(9, 0.6 + len(video) * 7.6 / len(rows) * ratio), dpi=96, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    axes = figure.subplots(len(video), len(trs), squeeze=False)
-    for row, (name, values) in zip(axes, video.items(), strict=True):
-        for ax, index in zip(row, trs, strict=True):
+    axes = figure.subplots(len(video), len(rows), squeeze=False)
+    for line, (name, values) in zip(axes, video.items(), strict=True):
+        for ax, index in zip(line, rows, strict=True):
             frames = to_frames(values[index][None], processor)
             ax.imshow(frames[len(frames) // 2], cmap="gray", vmin=0, vmax=255)
             ax.set_xticks([])
             ax.set_yticks([])
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for ax, index in zip(axes[0], trs, strict=True):
-        ax.set_title(f"TR {tr_index[index]}", fontsize="small")
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for ax, index in zip(axes[0], rows, strict=True):
+        ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 
@@ -120,7 +129,7 @@ def plot_spectrograms(audio: Mapping[str, Tensor], processor: AudioProcessor, ti
     spectra = {name: processor.log_power(values) for name, values in audio.items()}
     n_trs, _, n_mels = next(iter(spectra.values())).shape
     decibels = {name: 10 / np.log(10) * x.reshape(-1, n_mels).T.numpy() for name, x in spectra.items()}
-    figure = Figure(figsize=(9, 0.5 + 1.3 * len(audio)), dpi=72, layout="constrained")
+    figure = Figure(figsize=(9, 0.5 + 1.1 * len(audio)), dpi=64, layout="constrained")
     axes = figure.subplots(len(audio), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (name, power) in zip(axes, decibels.items(), strict=True):
         extent = (0, n_trs * processor.tr, 0, n_mels)
@@ -133,19 +142,15 @@ def plot_spectrograms(audio: Mapping[str, Tensor], processor: AudioProcessor, ti
     return figure
 
 
-def text_table(
-    text: Mapping[str, Tensor], trs: Sequence[int], tr_index: np.ndarray, processor: TextProcessor, title: str = ""
-) -> HTML:
-    """The annotation nearest to each of some TRs' embeddings, a column a source: {source: (n_trs, width)}."""
-    nearest = {name: processor.features_to_text(values[list(trs)]) for name, values in text.items()}
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("TR", *nearest))
-    rows = []
-    for position, index in enumerate(trs):
-        cells = [
-            f"{escape(words)} <i>({cosine:.2f})</i>" for [(words, cosine)] in (n[position] for n in nearest.values())
-        ]
-        rows.append(f"<tr><td>{tr_index[index]}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return HTML(f"<p>{escape(title)}</p><table><tr>{head}</tr>{''.join(rows)}</table>")
+def text_table(text: Mapping[str, Tensor], rows: Sequence[int], dataset: MultimodalDataset, title: str = "") -> HTML:
+    """The annotation nearest to (n_trs, width) embeddings at some TRs, as in `plot_film_strips`, a column a source."""
+    nearest = {name: dataset.text_processor.features_to_text(values[list(rows)]) for name, values in text.items()}
+    lines = ["".join(f"<th>{escape(name)}</th>" for name in ("TR", *nearest))]
+    for position, index in enumerate(rows):
+        best = [found[position][0] for found in nearest.values()]
+        cells = "".join(f"<td>{escape(words)} <i>({cosine:.2f})</i></td>" for words, cosine in best)
+        lines.append(f"<td>{dataset.tr_index[index]}</td>{cells}")
+    return HTML(f"<p>{escape(title)}</p><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
 
 
 def plot_identification(identified: Mapping[str, Mapping[str, Identification]], title: str = "") -> Figure:
@@ -188,3 +193,52 @@ def plot_timeline(identified: Mapping[str, Identification], dataset: MultimodalD
     figure.axes[-1].legend(frameon=False, fontsize="small", loc="lower right")
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def write_reconstructions(
+    model: MultimodalAutoencoder,
+    whole: MultimodalDataset,
+    test: MultimodalDataset,
+    out: str | Path,
+    subject: str | None = None,
+) -> pd.DataFrame:
+    """Write all there is to see, hear and read of a held-out split into a folder; return the table of mean scores.
+
+    `films.mp4` shows the movie and its reconstructions side by side, with the sound from the measured brain; each
+    source also has a film with its own sound. `film_strips.png`, `spectrograms.png` and `identification.png` are the
+    figures, `scores.csv` has every score of every TR, `table.csv` their means, and `text.csv` the nearest annotations.
+    """
+    out, simulated = Path(out), "SIMULATED data: " if whole.simulated else ""
+    out.mkdir(parents=True, exist_ok=True)
+    recon, scores, identified = {"movie": collect(stimulus_batches(test))}, {}, {}
+    for source in tqdm(SOURCES, "reconstructions", unit="source"):
+        recon[source] = collect(reconstruct(source, model, test, subject))
+        scores[source] = score_trs(iter([recon[source]]), test)
+        identified[source] = identify_source(source, model, whole, test, subject=subject)
+    video, audio, text = ({name: values[n] for name, values in recon.items()} for n in ("video", "audio", "text"))
+    _write_films(out, video, audio, test)
+    rows = np.linspace(0, test.n_trs - 1, 8).astype(int)
+    figures = {"film_strips": plot_film_strips(video, rows, test, f"{simulated}held-out film and reconstructions")}
+    figures["identification"] = plot_identification(identified, f"{simulated}identification of held-out TRs")
+    if test.audio_processor.mel_shape is not None:
+        first = {name: values[:20] for name, values in audio.items()}
+        figures["spectrograms"] = plot_spectrograms(first, test.audio_processor, f"{simulated}held-out sound")
+    for name, figure in figures.items():
+        with atomic_path(out / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=110)
+    table = reconstruction_table(scores, identified, test)
+    nearest = {name: [best[0][0] for best in test.text_processor.features_to_text(x)] for name, x in text.items()}
+    tables = {"scores": pd.concat(scores, axis=1), "table": table}
+    tables["text"] = pd.DataFrame(nearest, index=pd.Index(test.tr_index, name="TR"))
+    for name, values in tables.items():
+        with atomic_path(out / f"{name}.csv") as temporary:
+            values.to_csv(temporary)
+    return table
+
+
+def _write_films(out: Path, video: Mapping[str, Tensor], audio: Mapping[str, Tensor], test: MultimodalDataset) -> None:
+    sounds = {name: test.audio_processor.features_to_sound(values) for name, values in audio.items()}
+    write_side_by_side(out / "films.mp4", video, test.video_processor, sounds["measured"])
+    for name, values in video.items():
+        frames, processor = to_frames(values, test.video_processor), test.video_processor
+        write_movie(out / f"{name}.mp4", frames, processor.n_frames / processor.tr, sounds[name], RATE)

@@ -11,19 +11,6 @@ from giblet.data.audio import RATE, read_sound
 from giblet.data.encodec import HOP, frames_per_tr
 
 
-@pytest.fixture(scope="module")
-def codec(tmp_path_factory) -> str:
-    """The folder of a small EnCodec model whose codebooks are filled."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra encodec")
-    torch.manual_seed(0)
-    model = transformers.EncodecModel(transformers.EncodecConfig(num_filters=4, hidden_size=128, num_lstm_layers=1))
-    for layer in model.quantizer.layers:
-        layer.codebook.embed.copy_(torch.randn_like(layer.codebook.embed))
-    path = tmp_path_factory.mktemp("codec")
-    model.save_pretrained(path)
-    return str(path)
-
-
 @pytest.fixture
 def sound(rng) -> np.ndarray:
     return (0.1 * rng.standard_normal(round(9 * RATE))).astype(np.float32)

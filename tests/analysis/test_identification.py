@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from giblet.analysis.identification import Identification, identify, pairwise_accuracy
+
+
+def by_loop(similarity, tr_index, run, exclusion):
+    """The same for the diagonal, one pair at a time."""
+    two_way, counts = [], []
+    for i in range(len(run)):
+        others = [j for j in range(len(run)) if run[j] != run[i] or abs(tr_index[j] - tr_index[i]) >= exclusion]
+        wins = [(similarity[i, j] < similarity[i, i]) + 0.5 * (similarity[i, j] == similarity[i, i]) for j in others]
+        two_way.append(np.mean(wins))
+        counts.append(len(others))
+    return two_way, counts
+
+
+def test_against_a_loop_with_ties(rng):
+    similarity = rng.integers(0, 6, (40, 40)).astype(np.float32)
+    run, tr_index = np.repeat([0, 1], 20), np.r_[5:25, 60:80]
+    accuracy, counts = pairwise_accuracy(similarity, tr_index, run, exclusion=4, block_rows=7)
+    two_way, expected = by_loop(similarity, tr_index, run, 4)
+    assert np.allclose(np.diag(accuracy), two_way)
+    assert counts.tolist() == expected
+
+
+def test_exclusion_without_distractors(rng):
+    with pytest.raises(ValueError, match="exclusion is 30 TRs, which leaves some of 20 TRs no distractor"):
+        pairwise_accuracy(rng.random((20, 20)), np.arange(20), np.zeros(20), 30)
+
+
+def whole_runs(rng, n_features: int = 30):
+    """Two runs of 120 TRs, the last 40 of each held out; features that drift as a film does."""
+    run, tr_index = np.repeat([0, 1], 120), np.arange(240)
+    held_out = np.tile(np.arange(120) >= 80, 2)
+    film = np.repeat(rng.standard_normal((60, n_features)), 4, axis=0)
+    return film, run, held_out, tr_index
+
+
+def test_noise_is_at_chance(rng):
+    """Slow noise of no relation: .5 within its interval, p above .05, in nearly all of 40 films."""
+    inside, p, means = [], [], []
+    for _ in range(40):
+        film, run, held_out, tr_index = whole_runs(rng)
+        noise = np.repeat(rng.standard_normal((60, 30)), 4, axis=0)
+        found = identify(noise @ film[held_out].T, run, held_out, tr_index, exclusion=10, n_permute=200)
+        low, high = found.interval(block_trs=10)
+        inside.append(low < 0.5 < high)
+        p.append(found.p)
+        means.append(found.two_way.mean())
+    assert np.mean(inside) >= 0.85
+    assert np.mean(np.array(p) < 0.05) <= 0.13
+    assert np.mean(means) == pytest.approx(0.5, abs=0.02)
+
+
+def test_what_is_there_is_found(rng):
+    film, run, held_out, tr_index = whole_runs(rng)
+    found = identify(film @ film[held_out].T, run, held_out, tr_index, exclusion=10, n_permute=500)
+    assert found.two_way.mean() > 0.99
+    assert found.p == 1 / 501
+    assert found.top(1)[0] > 0.95
+    assert found.interval(10)[0] > 0.98
+
+
+def test_top_k_by_hand():
+    found = Identification(
+        np.ones(3), np.array([1.0, 2.5, 6.0]), np.array([9, 9, 19]), *(np.arange(3),) * 2, np.ones(1)
+    )
+    share, chance = found.top(5)
+    assert share == pytest.approx(2 / 3)
+    assert chance == pytest.approx((0.5 + 0.5 + 0.25) / 3)
+
+
+def test_null_is_made_of_other_windows(rng):
+    """Explicit windows of each run, at least the exclusion away."""
+    film, run, held_out, tr_index = whole_runs(rng)
+    recon = film + rng.standard_normal(film.shape)
+    similarity = recon @ film[held_out].T
+    found = identify(similarity, run, held_out, tr_index, exclusion=10, n_permute=4000)
+    accuracy, _ = pairwise_accuracy(similarity, tr_index[held_out], run[held_out], 10)
+    means = []
+    for index in (0, 1):
+        rows, columns = np.flatnonzero(run == index), np.arange(40) + 40 * index
+        means.append([accuracy[rows[s : s + 40], columns].mean() for s in range(81) if abs(s - 80) >= 10])
+    assert found.null.mean() == pytest.approx(np.mean(means), abs=0.005)
+    assert found.null.min() >= (min(means[0]) + min(means[1])) / 2 - 1e-6
+    assert found.null.max() <= (max(means[0]) + max(means[1])) / 2 + 1e-6
