@@ -60,7 +60,7 @@ def one_direction(
     regions = regions_of_masks(masks, whole.mask_img)
     ridge_pred = ridge_predictions(train, test).sum(0)
     table = region_table(fmri_pred[held_out], ridge_pred, test, regions, maps, block_trs=BLOCK_TRS)
-    table = table.join(network_table(fmri_pred, whole, regions, N_PERMUTE)[["z", "p"]], rsuffix=" of r")
+    table[["z of r", "p of r"]] = network_table(fmri_pred, whole, regions, N_PERMUTE)[["z", "p"]]
     found = {
         source: identify_source(source, runs[0].model, whole, test) for source in ("predicted", "measured", "shifted")
     }

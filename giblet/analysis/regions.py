@@ -1,6 +1,6 @@
 """Named regions of the brain mask."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,24 @@ class Regions:
             return (np.where(finite, values, 0) @ member) / (finite.astype(values.dtype) @ member)
 
 
+def voxel_coordinates(mask_img) -> np.ndarray:
+    """Centre of each voxel of a mask in mm: (n_voxels, 3)."""
+    return apply_affine(mask_img.affine, np.argwhere(np.asarray(mask_img.dataobj)))
+
+
+def sphere(mask_img, centre_mm: Sequence[float], radius_mm: float) -> np.ndarray:
+    """Voxels within a distance of a point in MNI space, (n_voxels,) bool."""
+    inside = np.linalg.norm(voxel_coordinates(mask_img) - np.asarray(centre_mm, float), axis=1) <= radius_mm
+    if not inside.any():
+        raise ValueError(f"no voxel of the mask lies within {radius_mm} mm of {tuple(centre_mm)}: mend one of the two.")
+    return inside
+
+
+def lesion_mask(lesion_img, mask_img) -> np.ndarray:
+    """Voxels of a mask that lie in a lesion, an image or file on any grid in MNI space: (n_voxels,) bool."""
+    return label_regions(image.math_img("img > 0", img=lesion_img), {1: "lesion"}, mask_img).labels == 0
+
+
 def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
     """Functional networks grown from the 300 regions of Seitzman et al. (2020, doi 10.1016/j.neuroimage.2019.116290).
 
@@ -41,7 +59,7 @@ def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
     atlas = datasets.fetch_coords_seitzman_2018()
     networks = np.asarray(atlas["networks"])
     names = tuple(sorted(set(networks) - {"unassigned"}))
-    voxels = apply_affine(mask_img.affine, np.argwhere(np.asarray(mask_img.dataobj)))
+    voxels = voxel_coordinates(mask_img)
     centres = atlas["rois"][["x", "y", "z"]].to_numpy(dtype=float)
     distance, nearest = cKDTree(centres).query(voxels)
     index = np.array([names.index(n) if n in names else -1 for n in networks])

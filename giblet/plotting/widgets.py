@@ -1,0 +1,286 @@
+"""Live lesions: sliders over the pure functions of `giblet.analysis.lesions`."""
+
+import io
+import threading
+from collections.abc import Sequence
+
+import anywidget
+import ipywidgets as widgets
+import numpy as np
+import torch
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image
+
+from giblet.analysis.lesions import FILLS, MODES, LesionScores, lesion_effects, random_regions, size_bin
+from giblet.analysis.reconstruction import source_fmri
+from giblet.analysis.regions import Regions, voxel_coordinates
+from giblet.data import MultimodalDataset
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.plotting.brain import BrainPicture
+from giblet.plotting.media import embed_sounds
+
+SOURCES = ("measured", "predicted")
+N_DECODES = 4000  # of a live null: fewer TRs where the movie is long, so that bars follow within seconds
+SETTLE_SECONDS = 0.4  # after the last change, sound, text and bars follow
+
+
+class ClickableImage(anywidget.AnyWidget):
+    """A PNG that tells where it was clicked: `clicked` is [x, y] in 0..1 from the top left, and a count."""
+
+    png = traitlets.Bytes().tag(sync=True)
+    alt = traitlets.Unicode().tag(sync=True)
+    clicked = traitlets.List(traitlets.Float()).tag(sync=True)
+    _esm = """
+    export function render({ model, el }) {
+      const image = document.createElement("img");
+      image.style.maxWidth = "100%";
+      image.style.cursor = "pointer";
+      const draw = () => {
+        if (image.src) URL.revokeObjectURL(image.src);
+        image.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
+        image.alt = model.get("alt");
+      };
+      let count = 0;
+      image.addEventListener("click", (event) => {
+        const box = image.getBoundingClientRect();
+        const place = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+        model.set("clicked", [...place, ++count]);
+        model.save_changes();
+      });
+      model.on("change:png", draw);
+      draw();
+      el.appendChild(image);
+      return () => { model.off("change:png", draw); URL.revokeObjectURL(image.src); };
+    }
+    """
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """uint8 picture (height, width) or (height, width, 3) as PNG, as fast as it goes."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+class LesionExplorer:
+    """Lesion bottleneck units and brain regions and see, hear and read the movie change.
+
+    Display `widget`. The picture follows every change at once; sound, text and the bars of the effect follow when the
+    controls rest. `close()` ends it.
+
+    Parameters
+    ----------
+    model : MultimodalAutoencoder
+    dataset : MultimodalDataset with `average=True`
+        The held-out split.
+    regions : Regions
+    n_permute : int
+        Random lesions of a null.
+    random_state : int
+        Of the null.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalAutoencoder,
+        dataset: MultimodalDataset,
+        regions: Regions,
+        n_permute: int = 199,
+        random_state: int = 0,
+    ):
+        self.model, self.dataset, self.regions = model, dataset, regions
+        self.n_permute, self.random_state = n_permute, random_state
+        self.scores = {source: LesionScores(model, dataset, source_fmri(source, model, dataset)) for source in SOURCES}
+        self.coordinates = voxel_coordinates(dataset.mask_img)
+        self.brain = BrainPicture(dataset.mask_img)
+        self.nulls: dict[tuple, dict] = {}
+        self.changes: dict[tuple, torch.Tensor] = {}  # what each region adds to the bottleneck
+        self._lock, self._timer, self._closed = threading.RLock(), None, False
+        self._controls()
+        self._outputs()
+        self.draw()
+        self.settle()
+
+    def _controls(self) -> None:
+        n_units, names = self.scores["measured"].bottleneck.shape[1], self.regions.names
+        wide = {"layout": widgets.Layout(width="420px"), "style": {"description_width": "90px"}}
+        self.tr = widgets.IntSlider(0, 0, self.dataset.n_trs - 1, description="held-out TR", **wide)
+        self.play = widgets.Play(min=0, max=self.dataset.n_trs - 1, interval=400)
+        self._link = widgets.jslink((self.play, "value"), (self.tr, "value"))
+        self.source = widgets.ToggleButtons(options=SOURCES, description="brain", style={"description_width": "90px"})
+        self.units = widgets.IntRangeSlider(value=(0, 0), min=0, max=n_units, description="units", **wide)
+        self.region = widgets.SelectMultiple(options=names, rows=min(8, len(names)), description="regions", **wide)
+        self.mode = widgets.ToggleButtons(options=MODES, description="lesion", style={"description_width": "90px"})
+        self.fill = widgets.Dropdown(options=FILLS, description="fill", **wide)
+        self.strength = widgets.FloatSlider(1.0, min=0, max=1, step=0.05, description="strength", **wide)
+        self.controls = (self.tr, self.source, self.units, self.region, self.mode, self.fill, self.strength)
+        for control in self.controls:
+            control.observe(self._changed, "value")
+
+    def _outputs(self) -> None:
+        label = "SIMULATED data: " if self.dataset.simulated else ""
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(width="860px"))
+        self.picture_brain = ClickableImage(alt="cortex, lesion in red; click a region to lesion it")
+        self.picture_brain.observe(self._clicked, "clicked")
+        self.bars = widgets.Image(format="png")
+        self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.title.value = f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
+        left = widgets.VBox([widgets.HBox([self.tr, self.play]), self.source, self.units, self.region])
+        right = widgets.VBox([self.mode, self.fill, self.strength, self.picture_brain])
+        below = widgets.HBox([self.bars, widgets.VBox([self.words, self.sounds])])
+        self.widget = widgets.VBox([widgets.HBox([left, right]), self.title, self.picture, below])
+
+    def _changed(self, _change) -> None:
+        self.draw()
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            if not self._closed:
+                self._timer = threading.Timer(SETTLE_SECONDS, self.settle)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _clicked(self, change) -> None:
+        x, y, _ = change["new"]
+        height, width = self.brain.voxel.shape
+        voxel = self.brain.voxel[min(int(y * height), height - 1), min(int(x * width), width - 1)]
+        label = -1 if voxel < 0 else self.regions.labels[voxel]
+        if label >= 0:
+            chosen = set(self.region.value) ^ {self.regions.names[label]}
+            self.region.value = tuple(name for name in self.regions.names if name in chosen)
+
+    @property
+    def lesioned_voxels(self) -> np.ndarray:
+        """(n_voxels,) bool of the chosen regions."""
+        return np.isin(self.regions.labels, [self.regions.names.index(name) for name in self.region.value])
+
+    @property
+    def lesioned_units(self) -> np.ndarray:
+        """Indices of the chosen units, first included, last excluded."""
+        return np.arange(*self.units.value)
+
+    def bottleneck(self, rows: Sequence[int]) -> torch.Tensor:
+        """Bottleneck of some TRs with the lesion of the controls: (n_rows, bottleneck_dim)."""
+        scores, fill = self.scores[self.source.value], self.fill.value
+        if (self.source.value, fill) not in self.changes:
+            regions = (self.regions.voxels(name) for name in self.regions.names)
+            self.changes[self.source.value, fill] = torch.stack([scores.change(region, fill) for region in regions])
+        chosen = [self.regions.names.index(name) for name in self.region.value]
+        change = self.changes[self.source.value, fill][chosen].sum(0) if chosen else None
+        lesioned = scores.changed(change, self.lesioned_units, fill, self.strength.value, self.mode.value)
+        return lesioned[torch.as_tensor(np.asarray(rows))]
+
+    @torch.inference_mode()
+    def _frames(self, bottleneck: torch.Tensor) -> np.ndarray:
+        """The middle frame that each row gives: (n_rows, *frame_shape)."""
+        video = self.dataset.video_processor
+        n_pixels = int(np.prod(video.frame_shape))
+        part = slice((video.n_frames // 2) * n_pixels, (video.n_frames // 2 + 1) * n_pixels)
+        recon = self.scores[self.source.value].core.decoder(bottleneck)[0]
+        if isinstance(self.model, SpanAutoencoder) and self.model.video_basis.vectors is not None:
+            frames = recon @ self.model.video_basis.vectors[part].T
+        else:
+            frames = recon[:, part]
+        return frames.float().numpy().reshape(-1, *video.frame_shape)
+
+    def draw(self) -> None:
+        """The pictures: film, intact, lesioned and their difference; and the lesion on the brain."""
+        with self._lock:
+            row, scores = self.tr.value, self.scores[self.source.value]
+            intact, lesioned = self._frames(torch.cat([scores.bottleneck[[row]], self.bottleneck([row])]))
+            video = self.dataset.video_processor
+            film = self.dataset.features.video[self.dataset.tr_index[row]].reshape(-1, *video.frame_shape)
+            shown = [film[video.n_frames // 2] / np.float32(255), intact, lesioned, 0.5 + lesioned - intact]
+            picture = np.concatenate(
+                [np.pad(x, ((0, 0), (0, 4)) + ((0, 0),) * (x.ndim - 2), constant_values=1) for x in shown], 1
+            )
+            self.picture.value = encode_png((picture.clip(0, 1) * 255).astype(np.uint8))
+            voxels = self.lesioned_voxels
+            hurt = ~voxels if self.mode.value == "only" and voxels.any() else voxels
+            self.picture_brain.png = encode_png(self.brain.paint({(214, 39, 40): hurt}))
+
+    def settle(self) -> None:
+        """Sound and text of the TR, and the bars of the effect beside their null."""
+        with self._lock:
+            if self._closed:
+                return
+            row, scores = self.tr.value, self.scores[self.source.value]
+            with torch.inference_mode():
+                both = torch.cat([scores.bottleneck[[row]], self.bottleneck([row])])
+                outputs = {name: scores.core.decode(both)[f"{name}_recon"].float() for name in ("audio", "text")}
+            self._tell(outputs["text"], row)
+            self._sound(outputs["audio"], row)
+            self._draw_bars()
+
+    def _tell(self, text: torch.Tensor, row: int) -> None:
+        own = self.dataset.stimulus("text", self.dataset.tr_index[[row]])
+        nearest = self.dataset.text_processor.features_to_text(torch.cat([own, text]))
+        lines = zip(("film", "intact", "lesioned"), nearest, strict=True)
+        self.words.value = "<br>".join(f"<b>{name}</b>: {best[0][0]} ({best[0][1]:.2f})" for name, best in lines)
+
+    def _sound(self, audio: torch.Tensor, row: int) -> None:
+        own = self.dataset.stimulus("audio", self.dataset.tr_index[[row]])
+        parts = zip(("film", "intact", "lesioned"), (own, audio[:1], audio[1:]), strict=True)
+        sounds = {name: self.dataset.audio_processor.features_to_sound(x) for name, x in parts}
+        self.sounds.value = embed_sounds(sounds).data
+
+    def effects(self) -> dict:
+        """{modality: LesionEffect} of the lesion of the controls, over TRs spread through the split."""
+        n_rows = min(self.dataset.n_trs, max(8, N_DECODES // self.n_permute))
+        rows = np.linspace(0, self.dataset.n_trs - 1, n_rows).astype(int)
+        scores = self.scores[self.source.value].at(rows)
+        lesioned = scores.of_bottlenecks(self.bottleneck(rows)[None])
+        return lesion_effects(scores, lesioned, self._null(scores), self.mode.value)
+
+    def _null(self, scores: LesionScores) -> dict[str, np.ndarray]:
+        """Random regions, and as many random units, of the size of the lesion; kept for the next time."""
+        n_voxels, n_units = int(self.lesioned_voxels.sum()), len(self.lesioned_units)
+        size = size_bin(n_voxels, len(self.coordinates)) if n_voxels else 0
+        settings = (self.fill.value, self.strength.value, self.mode.value)
+        key = (self.source.value, size, n_units, *settings)
+        if key not in self.nulls:
+            rng = np.random.default_rng(self.random_state)
+            none = np.zeros((self.n_permute, len(self.coordinates)), bool)
+            voxels = random_regions(self.coordinates, size, self.n_permute, rng) if size else none
+            every = scores.bottleneck.shape[1]
+            units = [rng.choice(every, n_units, replace=False) for _ in range(self.n_permute)]
+            drawn = [scores.lesioned(v, u, *settings) for v, u in zip(voxels, units, strict=True)]
+            found = scores.of_bottlenecks(torch.stack(drawn))
+            self.nulls[key] = {name: np.nanmean(scores.intact[name] - x, axis=1) for name, x in found.items()}
+        return self.nulls[key]
+
+    def _draw_bars(self) -> None:
+        effects = self.effects()
+        figure = Figure(figsize=(4.2, 2.4), dpi=80, layout="constrained")
+        ax = figure.subplots()
+        place = np.arange(len(effects))
+        low, high = np.array([np.quantile(effect.null, [0.025, 0.975]) for effect in effects.values()]).T
+        ax.bar(place, [effect.effect for effect in effects.values()], color="tab:red", width=0.5, label="this lesion")
+        ax.bar(place, high - low, bottom=low, width=0.8, color="0.6", alpha=0.6, label="95 % of random ones")
+        ax.axhline(0, color="0.3", lw=1)
+        ax.set_xticks(place, [f"{name}\np = {effect.p:.3f}" for name, effect in effects.items()], fontsize="small")
+        ax.set_ylabel("lost (R2; text: cosine)", fontsize="small")
+        label = "SIMULATED data" if self.dataset.simulated else ""
+        ax.set_title(f"{label} {self.source.value} brain".strip(), fontsize="small")
+        ax.legend(frameon=False, fontsize="x-small")
+        png = io.BytesIO()
+        figure.savefig(png, format="png")
+        self.bars.value = png.getvalue()
+
+    def close(self) -> None:
+        """Stop listening and remove the widgets."""
+        with self._lock:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+            for control in self.controls:
+                control.unobserve_all()
+            self.picture_brain.unobserve_all()
+            _close(self.widget)
+
+
+def _close(widget: widgets.Widget) -> None:
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.close()
