@@ -14,6 +14,7 @@ from giblet.data.media import first_second, open_movie, write_wav
 RATE = 24_000  # samples per second, mono
 N_FFT = 4096
 FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
+LOUDEST = 2.0  # of log power that is written: 9 dB above full scale, where a lesioned model may go anywhere
 _MEL = {"mel_mean": (1, 128), "mel": (32, 64)}  # frames and bands of a TR
 KINDS = (*_MEL, "encodec_latents", "encodec_codes")
 
@@ -166,7 +167,8 @@ class AudioProcessor:
 
     def _griffin_lim(self, log_power: torch.Tensor, n_iter: int, generator: torch.Generator) -> np.ndarray:
         n_frames, n_mels = _MEL[self.kind]
-        power = (log_power.reshape(-1, n_mels).exp() - FLOOR).clamp(min=0).repeat_interleave(32 // n_frames, dim=0)
+        log_power = log_power.reshape(-1, n_mels).clamp(max=LOUDEST)
+        power = (log_power.exp() - FLOOR).clamp(min=0).repeat_interleave(32 // n_frames, dim=0)
         hop = round(self.tr * RATE / 32)
         filters = torch.from_numpy(mel_filters(n_mels))
         spread = filters.T / filters.sum(0).clamp(min=1e-8)[:, None]  # each bin takes its bands' power

@@ -208,9 +208,11 @@ class LesionExplorer:
             row, scores = self.tr.value, self.scores[self.source.value]
             with torch.inference_mode():
                 both = torch.cat([scores.bottleneck[[row]], self.bottleneck([row])])
-                outputs = {name: scores.core.decode(both)[f"{name}_recon"].float() for name in ("audio", "text")}
-            self._tell(outputs["text"], row)
-            self._sound(outputs["audio"], row)
+                outputs = scores.core.decode(both)
+            if "text" in self.dataset.present:
+                self._tell(outputs["text_recon"].float(), row)
+            if "audio" in self.dataset.present:
+                self._sound(outputs["audio_recon"], row)
             self._draw_bars()
 
     def _tell(self, text: torch.Tensor, row: int) -> None:
