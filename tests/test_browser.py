@@ -16,9 +16,12 @@ import pytest
 from giblet.training import TrainingConfig
 from giblet.training.recipe import load_or_train
 
-pytestmark = pytest.mark.browser
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_lesions.ipynb"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: none on the path, install it to run these"),
+]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -64,14 +67,13 @@ def lab(tmp_path_factory, full_simulated):
 def page(lab):
     """The notebook, run to its end."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: no browser of this name on the path")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 1400})
         page.goto(lab)
-        page.wait_for_function("window.jupyterapp && window.jupyterapp.shell.currentWidget", timeout=60_000)
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        kernel = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
+        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=60_000)
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
         page.wait_for_selector(".widget-image", timeout=180_000)
         yield page

@@ -123,7 +123,7 @@ class LesionExplorer:
         self.picture = widgets.Image(format="png", layout=widgets.Layout(width="860px"))
         self.picture_brain = ClickableImage(alt="cortex, lesion in red; click a region to lesion it")
         self.picture_brain.observe(self._clicked, "clicked")
-        self.bars = widgets.Image(format="png")
+        self.bars = widgets.Image(format="png", layout=widgets.Layout(width="336px", flex="0 0 auto"))
         self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.title.value = f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
         left = widgets.VBox([widgets.HBox([self.tr, self.play]), self.source, self.units, self.region])

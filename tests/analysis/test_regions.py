@@ -1,5 +1,6 @@
 import csv
 
+import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.affines import apply_affine
@@ -7,7 +8,15 @@ from nilearn.datasets import fetch_coords_seitzman_2018, load_mni152_brain_mask
 from nilearn.image import new_img_like
 from sklearn.utils import Bunch
 
-from giblet.analysis.regions import Regions, label_regions, schaefer_parcels, seitzman_networks
+from giblet.analysis.regions import (
+    Regions,
+    label_regions,
+    lesion_mask,
+    schaefer_parcels,
+    seitzman_networks,
+    sphere,
+    voxel_coordinates,
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +103,21 @@ def test_published_parcels(real_data):
     visual = seitzman_networks(mask_img).voxels("Visual") & (regions.labels >= 0)
     found = [regions.names[label] for label in regions.labels[visual]]
     assert np.mean(["_Vis_" in name for name in found]) > 0.6
+
+
+def test_sphere_and_lesion_file(tmp_path):
+    """A ball of 12 mm drawn at 3 mm is the sphere of 12 mm in voxels of 8 mm, but for its edge."""
+    mask_img = load_mni152_brain_mask(resolution=8)
+    inside = sphere(mask_img, (0, -80, 8), 12)
+    where = voxel_coordinates(mask_img)
+    assert np.array_equal(inside, ((where - (0, -80, 8)) ** 2).sum(1) <= 144)
+    fine = load_mni152_brain_mask(resolution=3)
+    volume = np.zeros(fine.shape, np.float32)
+    volume[np.asarray(fine.dataobj) > 0] = sphere(fine, (0, -80, 8), 12)
+    nib.save(nib.Nifti1Image(volume, fine.affine), tmp_path / "lesion.nii.gz")
+    found = lesion_mask(tmp_path / "lesion.nii.gz", mask_img)
+    distance = np.linalg.norm(where - (0, -80, 8), axis=1)
+    assert found[distance < 9].all()
+    assert not found[distance > 15].any()
+    with pytest.raises(ValueError, match=r"no voxel of the mask lies within 5 mm of \(200, 0, 0\)"):
+        sphere(mask_img, (200, 0, 0), 5)

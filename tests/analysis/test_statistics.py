@@ -5,10 +5,12 @@ from scipy.stats import pearsonr
 
 from giblet.analysis.statistics import (
     bootstrap_correlations,
+    bootstrap_means,
     confidence_interval,
     fdr,
     p_values,
     paired_p_values,
+    usual_block_trs,
     voxelwise_null,
     window_correlations,
     window_null,
@@ -198,6 +200,22 @@ def test_interval_and_p_agree(rng):
     assert np.array_equal((low > 0) | (high < 0), paired_p_values(observed, draws, 8) < 0.05)
     with pytest.raises(ValueError, match=r"hold 2\.5 blocks, expected 3 or more"):
         confidence_interval(observed, draws, n_blocks=2.5)
+
+
+def test_bootstrap_of_means(rng):
+    """Its standard error is that of the mean where TRs are independent; a run is resampled by itself."""
+    values, run = rng.standard_normal(400), np.repeat([0, 1], 200)
+    draws = bootstrap_means(values, run, block_trs=4, n_boot=4000)
+    assert draws.std() == pytest.approx(values.std() / np.sqrt(400), rel=0.2)
+    assert draws.mean() == pytest.approx(values.mean(), abs=0.005)
+    apart = bootstrap_means(np.repeat([0.0, 1.0], 200), run, block_trs=4, n_boot=50)
+    assert np.allclose(apart, 0.5)
+
+
+def test_usual_blocks():
+    assert usual_block_trs(np.zeros(500)) == 20
+    assert usual_block_trs(np.repeat([0, 1], [51, 30])) == 10
+    assert usual_block_trs(np.zeros(2)) == 1
 
 
 @pytest.mark.parametrize("block_trs", [0, 61])
