@@ -40,7 +40,7 @@ def fill_values(reference: Tensor, n_trs: int, fill: str = "zero", generator: to
     """
     _check("fill", fill, FILLS)
     if fill == "zero":
-        return torch.zeros(1, reference.shape[1], dtype=reference.dtype).expand(n_trs, -1)
+        return reference.new_zeros(1, reference.shape[1]).expand(n_trs, -1)
     if fill == "mean":
         return reference.mean(0, keepdim=True).expand(n_trs, -1)
     return reference[torch.randint(len(reference), (n_trs,), generator=generator)]
@@ -103,8 +103,9 @@ def lesion_voxels(
 class LesionScores:
     """Lesioned brains decoded and scored against the held-out film, many at a time.
 
-    Video and audio are scored by R2 against the training mean (1 - squared error / squared error of the mean), text by
-    its cosine; all in the coordinates of the span where the model has one, which is exact.
+    Video and audio are scored by R2 against the training mean (1 - squared error / squared error of the mean), codes by
+    the share that is the same, text by its cosine; video in the coordinates of the span where the model has one, which
+    is exact.
 
     Parameters
     ----------
@@ -125,18 +126,20 @@ class LesionScores:
     def __init__(self, model: MultimodalAutoencoder, dataset: MultimodalDataset, fmri: np.ndarray):
         self.model, self.dataset, self.names = model.eval(), dataset, dataset.present
         self.core = model.core if isinstance(model, SpanAutoencoder) else model
-        self.fmri = self.reference_fmri = torch.from_numpy(np.ascontiguousarray(fmri, np.float32))
+        device = next(model.parameters()).device
+        self.fmri = self.reference_fmri = torch.from_numpy(np.ascontiguousarray(fmri, np.float32)).to(device)
         self.bottleneck = self.reference = model.fmri_to_bottleneck(self.fmri)
-        self.target = {name: dataset.stimulus(name, dataset.tr_index) for name in self.names}
-        means = {name: dataset.train_mean(name)[None] for name in self.names}
-        self.n_values, self.floor = model.n_values["video"], torch.zeros(len(self.fmri))
+        self.target = {name: dataset.stimulus(name, dataset.tr_index).to(device) for name in self.names}
+        measured = [name for name in self.names if name != "text" and self.target[name].ndim == 2]  # no codes
+        means = {name: dataset.train_mean(name)[None].to(device) for name in measured}
+        self.n_values, self.floor = model.n_values["video"], torch.zeros(len(self.fmri), device=device)
         if isinstance(model, SpanAutoencoder):
             whole = self.target["video"].square().sum(1)
             self.target["video"], means["video"] = (
                 model.video_basis.coordinates(x["video"]) for x in (self.target, means)
             )
             self.floor = (whole - self.target["video"].square().sum(1)).clamp(min=0) / self.n_values
-        self.mean_error = {name: self._error(name, means[name]).mean() for name in self.names if name != "text"}
+        self.mean_error = {name: self._error(name, mean).mean() for name, mean in means.items()}
         self.intact = self.of_bottlenecks(self.bottleneck[None])
 
     def at(self, rows: Sequence[int]) -> "LesionScores":
@@ -162,14 +165,14 @@ class LesionScores:
         for block in bottlenecks.split(max(1, BATCH // bottlenecks.shape[1])):
             outputs = self.core.decode(block.flatten(0, 1))
             for name in self.names:
-                recon = outputs[f"{name}_recon"].float().unflatten(0, block.shape[:2])
-                if name == "text":
-                    target = self.target[name]
-                    cosine = (recon * target).sum(-1) / (recon.norm(dim=-1) * target.norm(dim=-1))
-                    scores[name].append(cosine)
-                else:
+                recon, target = outputs[f"{name}_recon"].float().unflatten(0, block.shape[:2]), self.target[name]
+                if name in self.mean_error:
                     scores[name].append(1 - self._error(name, recon) / self.mean_error[name])
-        return {name: torch.cat(rows).numpy() for name, rows in scores.items()}
+                elif name == "text":
+                    scores[name].append((recon * target).sum(-1) / (recon.norm(dim=-1) * target.norm(dim=-1)))
+                else:
+                    scores[name].append((recon == target).float().mean((-2, -1)))
+        return {name: torch.cat(rows).cpu().numpy() for name, rows in scores.items()}
 
     def through_layer_6(self, change: Tensor, voxels: np.ndarray) -> Tensor:
         """What a change (n_trs, n_changed) in some voxels (indices) adds to the bottleneck."""

@@ -87,13 +87,13 @@ def unit_region_map(scores: LesionScores, regions: Regions) -> pd.DataFrame:
     columns = {}
     for name in regions.names:
         voxels = np.flatnonzero(regions.voxels(name))
-        columns[name] = scores.through_layer_6(scores.fmri[:, voxels], voxels).std(0).numpy()
+        columns[name] = scores.through_layer_6(scores.fmri[:, voxels], voxels).std(0).cpu().numpy()
     return _labelled(pd.DataFrame(columns).rename_axis("unit"), scores)
 
 
 def top_trs(scores: LesionScores, region: np.ndarray, n: int = 6, apart: int = 4) -> np.ndarray:
     """Where in the film a region answers most: rows of the split, strongest first, at least `apart` TRs apart."""
-    response = scores.fmri[:, np.flatnonzero(region)].mean(1).numpy()
+    response = scores.fmri[:, np.flatnonzero(region)].mean(1).cpu().numpy()
     trs, chosen = scores.dataset.tr_index, []
     for row in np.argsort(-response):
         if all(abs(trs[row] - trs[other]) >= apart for other in chosen):

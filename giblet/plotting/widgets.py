@@ -182,7 +182,7 @@ class LesionExplorer:
             frames = recon @ self.model.video_basis.vectors[part].T
         else:
             frames = recon[:, part]
-        return frames.float().numpy().reshape(-1, *video.frame_shape)
+        return frames.float().cpu().numpy().reshape(-1, *video.frame_shape)
 
     def draw(self) -> None:
         """The pictures: film, intact, lesioned and their difference; and the lesion on the brain."""
@@ -208,7 +208,7 @@ class LesionExplorer:
             row, scores = self.tr.value, self.scores[self.source.value]
             with torch.inference_mode():
                 both = torch.cat([scores.bottleneck[[row]], self.bottleneck([row])])
-                outputs = scores.core.decode(both)
+                outputs = {name: values.cpu() for name, values in scores.core.decode(both).items()}
             if "text" in self.dataset.present:
                 self._tell(outputs["text_recon"].float(), row)
             if "audio" in self.dataset.present:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from giblet.analysis.lesions import LesionScores
 from giblet.analysis.reconstruction import (
     SOURCES,
     collect,
@@ -92,6 +93,8 @@ def test_codes_end_to_end(simulated, codec, tmp_path):
     values, counts = np.unique(train[:, 0, 0], return_counts=True)
     assert counts[values == int(commonest[0, 0, 0])] == counts.max()
     assert identify_source("ceiling", run.model, whole, test, 20)["audio"].two_way.mean() > 0.6
+    lesions = LesionScores(run.model, test, test.fmri())
+    assert lesions.intact["audio"][0] == pytest.approx(scores[("audio", "codes")].to_numpy(), abs=1e-6)
     sound = test.audio_processor.features_to_sound(recon["audio"])
     assert sound.shape == (round(test.n_trs * 1.5 * 24_000),)
     assert np.isfinite(sound).all()
