@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from reconstruction import write_bases
 
-from giblet.analysis.lesions import LesionScores, lesion_voxels, random_regions, region_null
+from giblet.analysis.lesion_effects import random_regions, region_null
+from giblet.analysis.lesions import LesionScores, lesion_voxels
 from giblet.analysis.reconstruction import source_fmri
 from giblet.analysis.regions import seitzman_networks, voxel_coordinates
 from giblet.data import MultimodalDataset, default_data_dir

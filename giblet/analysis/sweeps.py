@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from giblet.analysis.lesions import LesionScores, lesion_effects, region_null, size_bin, unit_null
+from giblet.analysis.lesion_effects import lesion_effects, region_null, size_bin, unit_null
+from giblet.analysis.lesions import LesionScores
 from giblet.analysis.regions import Regions
 
 

@@ -12,7 +12,8 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from giblet.analysis.lesions import FILLS, MODES, LesionScores, lesion_effects, random_regions, size_bin
+from giblet.analysis.lesion_effects import lesion_effects, random_regions, size_bin
+from giblet.analysis.lesions import FILLS, MODES, LesionScores
 from giblet.analysis.reconstruction import source_fmri
 from giblet.analysis.regions import Regions, voxel_coordinates
 from giblet.data import MultimodalDataset

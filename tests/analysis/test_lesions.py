@@ -3,18 +3,15 @@ import pytest
 import torch
 from captum.attr import FeatureAblation
 
-from giblet.analysis.lesions import (
+from giblet.analysis.lesion_effects import (
     LesionEffect,
-    LesionScores,
-    fill_values,
     lesion_effects,
-    lesion_units,
-    lesion_voxels,
     random_regions,
     region_null,
     size_bin,
     unit_null,
 )
+from giblet.analysis.lesions import LesionScores, fill_values, lesion_units, lesion_voxels
 from giblet.analysis.regions import Regions, voxel_coordinates
 from giblet.analysis.sweeps import dose_response, region_sweep, top_trs, unit_region_map, unit_sweep
 from giblet.data import MultimodalDataset, fit_span
