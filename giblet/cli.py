@@ -99,7 +99,7 @@ def report(run: Run, output: Path) -> None:
     if planted:
         table.insert(0, "simulated from", [" + ".join(planted.get(name, ["nothing"])) for name in table.index])
     kept = best_epoch(run.history) + 1
-    print(f"\n{len(run.history)} epochs trained; number {kept} had the lowest validation loss and is kept")
+    print(f"\n{len(run.history)} epochs trained; number {kept} had the highest validation r and is kept")
     print(
         f"{'SIMULATED data: h' if planted else 'H'}eld-out r over {test.n_trs} test TRs, mean response of the subjects"
     )
@@ -116,6 +116,7 @@ def report(run: Run, output: Path) -> None:
         plot_prediction(r, table, test, planted).savefig(temporary, dpi=110)
     shown = str(output).replace(str(Path.home()), "~", 1)
     print(f"\nwritten to {shown}/: prediction.png, prediction.csv, run/best.pt, run/log.jsonl")
+    print(run.verdict)
 
 
 def main() -> None:

@@ -1,5 +1,4 @@
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +6,6 @@ import pytest
 import torch
 
 from giblet.data import VideoProcessor, default_data_dir, simulate_dataset
-
-
-def pytest_configure(config):
-    """Tests and notebooks make their own simulated data and train anew, whatever the user's cache holds."""
-    os.environ.pop("GIBLET_DATA", None)
-    cache = tempfile.TemporaryDirectory(prefix="giblet-tests-")
-    config.add_cleanup(cache.cleanup)
-    os.environ["XDG_CACHE_HOME"] = cache.name
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,14 @@ def test_fails_outside_the_tolerance(got):
         check("r", got, want=0.5, atol=0.1)
 
 
+@pytest.mark.parametrize("got", [float("-inf"), float("nan")])
+def test_silence_is_not_within_any_tolerance(got, capsys):
+    check("decibels", -25, want=-27, atol=5, null=float("-inf"))
+    assert capsys.readouterr().out == "decibels: -27 (+/- 5, without effect -inf)\n"
+    with pytest.raises(AssertionError, match=r"decibels: got .*, want -27 \+/- 5"):
+        check("decibels", got, want=-27, atol=5, null=float("-inf"))
+
+
 def test_refuses_a_tolerance_that_reaches_the_null():
     with pytest.raises(ValueError, match=r"atol of 'loss' is 0\.6, expected at most half of \|3 - 4\|"):
         check("loss", got=3, want=3, atol=0.6, null=4)

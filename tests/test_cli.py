@@ -19,6 +19,7 @@ def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys
     assert "2 epochs trained" in printed
     assert "SIMULATED data: held-out r over" in printed
     assert "planted networks: smallest z" in printed
+    assert printed.strip().splitlines()[-1].startswith("SIMULATED data: the model")
     for name in ("prediction.png", "prediction.csv", "run/best.pt", "run/last.pt", "run/log.jsonl"):
         assert (tmp_path / "out" / name).stat().st_size > 0
     with (tmp_path / "out/prediction.csv").open() as file:

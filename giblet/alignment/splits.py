@@ -28,7 +28,7 @@ def split_trs(
     run_lengths : sequence of int
         TRs of each run.
     fractions : (train, val, test)
-        Positive, sum to 1.
+        Sum to 1; train and test are positive, and val may be 0.
     gap : int
         TRs left out between two blocks, see `gap_trs`.
     test_runs : sequence of int
@@ -39,18 +39,25 @@ def split_trs(
     -------
     (sum(run_lengths),) array of str
     """
-    if len(fractions) != 3 or min(fractions) <= 0 or not math.isclose(sum(fractions), 1):
+    if (
+        len(fractions) != 3
+        or min(fractions) < 0
+        or fractions[0] == 0
+        or fractions[2] == 0
+        or not math.isclose(sum(fractions), 1)
+    ):
         raise ValueError(
-            f"fractions are {tuple(fractions)}, expected three positive numbers (train, val, test) of sum 1."
+            f"fractions are {tuple(fractions)}, expected (train, val, test) of sum 1, of which only val may be 0."
         )
-    names = ("train", "val", "test")
+    names = tuple(name for name, share in zip(SPLITS, fractions, strict=True) if share > 0)
+    fractions = [share for share in fractions if share > 0]
     if test_runs:
         if not set(test_runs) < set(range(len(run_lengths))):
             raise ValueError(
                 f"test_runs are {list(test_runs)}, expected some of 0 to {len(run_lengths) - 1}, not all: "
                 f"leave a run to train on."
             )
-        names, fractions = names[:2], np.array(fractions[:2]) / sum(fractions[:2])
+        names, fractions = names[:-1], np.array(fractions[:-1]) / sum(fractions[:-1])
     labels = []
     for run, n_trs in enumerate(run_lengths):
         if run in test_runs:

@@ -35,6 +35,22 @@ def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 40
     return np.concatenate(blocks, axis=1)
 
 
+def shared_voxels(dataset: MultimodalDataset) -> np.ndarray:
+    """Voxels whose mean leave-one-out inter-subject correlation is above its median: (n_voxels,) bool.
+
+    They say more of a model than all voxels do, most of which answer no movie. Of one subject, and where no voxel is
+    above the median, these are all voxels.
+    """
+    every = np.ones(dataset.model_dims["n_voxels"], bool)
+    if len(dataset.subjects) < 2:
+        return every
+    isc = inter_subject_correlation(dataset.per_subject()).mean(0)
+    if np.isnan(isc).all():
+        return every
+    shared = isc > np.nanmedian(isc)
+    return shared if shared.any() else every
+
+
 def split_half_reliability(
     dataset: MultimodalDataset, n_splits: int = 20, random_state: int = 0, block_voxels: int = 4096
 ) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from giblet.analysis.statistics import (
+    ROUNDING,
     bootstrap_means,
     confidence_interval,
     held_out_blocks,
@@ -30,22 +31,37 @@ def pairwise_accuracy(
 
     Returns
     -------
-    accuracy : (n_reconstructed, n_trs) float32
-        Share of the distractors that are less alike; ties count half.
+    accuracy : (n_reconstructed, n_trs) float64
+        Share of the distractors that are less alike. Ties count half, and so do ties but for
+        rounding: within `ROUNDING` of the largest similarity, as the products of equal rows with
+        TRs of equal features are. NaN where a similarity is.
     n_distractors : (n_trs,) int
+
+    Raises
+    ------
+    ValueError
+        If `exclusion` leaves a TR no distractor.
     """
     near = np.abs(tr_index[:, None] - tr_index) < exclusion
     is_distractor = ~(near & (run[:, None] == run))  # (n_trs, n_distractors)
     n_distractors = is_distractor.sum(1)
     if n_distractors.min() < 1:
         raise ValueError(f"exclusion is {exclusion} TRs, which leaves some of {len(run)} TRs no distractor: lower it.")
-    accuracy = np.empty(similarity.shape, np.float32)
+    accuracy = np.empty(similarity.shape)
+    tolerance = ROUNDING * np.abs(similarity[np.isfinite(similarity)]).max(initial=0)
     for start in range(0, len(similarity), block_rows):
         rows = similarity[start : start + block_rows]
         for index, others in enumerate(is_distractor):
-            own, other = rows[:, [index]], rows[:, others]
-            accuracy[start : start + block_rows, index] = (other < own).mean(1) + 0.5 * (other == own).mean(1)
+            more = _compare(rows[:, [index]], rows[:, others], tolerance)
+            accuracy[start : start + block_rows, index] = 0.5 + more.mean(1, dtype=np.float64) / 2
     return accuracy, n_distractors
+
+
+def _compare(own: np.ndarray, others: np.ndarray, tolerance: float) -> np.ndarray:
+    """1 where `own` is larger, -1 where it is smaller, 0 within the tolerance, NaN of NaN."""
+    with np.errstate(invalid="ignore"):
+        difference = own - others
+        return np.where(np.abs(difference) <= tolerance, 0, np.sign(difference))
 
 
 @dataclass(frozen=True)
@@ -54,12 +70,13 @@ class Identification:
 
     Parameters
     ----------
-    two_way : (n_trs,)
-        Share of the distractors less alike to the TR's reconstruction than the TR itself; chance is .5.
-    rank : (n_trs,)
+    two_way : (n_trs,) float64
+        Share of the distractors less alike to the TR's reconstruction than the TR itself; chance is
+        .5. NaN where the reconstruction is.
+    rank : (n_trs,) float64
         1 + the number of distractors more alike; ties count half.
-    n_distractors, tr_index, run : (n_trs,)
-    null : (n_permute,)
+    n_distractors, tr_index, run : (n_trs,) int
+    null : (n_permute,) float64
         Mean `two_way` from reconstructions of other times, see `identify`.
     """
 
@@ -72,18 +89,24 @@ class Identification:
 
     @property
     def p(self) -> float:
-        """Of the mean `two_way` in the null."""
-        return float(p_values(self.two_way.mean(), self.null))
+        """Of the mean `two_way` in the null, see `p_values`; 1 where nothing depends on time."""
+        return float(p_values(self.two_way.mean(dtype=np.float64), self.null))
 
     def top(self, k: int) -> tuple[float, float]:
-        """Share of the TRs that are among the `k` most alike, and what chance gives."""
-        return float((self.rank <= k).mean()), float(np.minimum(k / (self.n_distractors + 1), 1).mean())
+        """Share of the TRs that are among the `k` most alike, and what chance gives.
+
+        The share is NaN where a rank is.
+        """
+        among = np.where(np.isnan(self.rank), np.nan, self.rank <= k)
+        chance = np.minimum(k / (self.n_distractors + 1), 1)
+        return float(among.mean()), float(chance.mean())
 
     def interval(self, block_trs: int | None = None, n_boot: int = 1000, random_state: int = 0) -> tuple[float, float]:
         """95 % interval of the mean `two_way` over film that is resampled in blocks of TRs, see `usual_block_trs`."""
         block_trs = block_trs or usual_block_trs(self.run)
         draws = bootstrap_means(self.two_way, self.run, block_trs, n_boot, random_state)
-        low, high = confidence_interval(self.two_way.mean(), draws, len(self.run) / block_trs)
+        mean = self.two_way.mean(dtype=np.float64)
+        low, high = confidence_interval(mean, draws, len(self.run) / block_trs)
         return float(low), float(high)
 
 
@@ -110,6 +133,11 @@ def identify(
     held_out : (n_trs,) bool
     exclusion : int
         The gap between splits, see `pairwise_accuracy`.
+
+    Raises
+    ------
+    ValueError
+        If a run is too short to hold another window, or a TR has no distractor.
     """
     rng = np.random.default_rng(random_state)
     place = np.cumsum(held_out) - 1  # column of a held-out TR
@@ -123,5 +151,5 @@ def identify(
         if len(others) == 0:
             raise ValueError(f"run {index} has no other window {exclusion} TRs away: use longer runs.")
         null += len(block) / held_out.sum() * rng.choice(others, n_permute)
-    rank = 1 + (1 - two_way) * n_distractors
+    rank = 1 + np.round(2 * (1 - two_way) * n_distractors) / 2  # ties make halves, rounding nothing
     return Identification(two_way, rank, n_distractors, tr_index[held_out], run[held_out], null)

@@ -1,12 +1,13 @@
 """What a lesion costs beside lesions of the same size at random places."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from giblet.analysis.lesions import LesionScores
-from giblet.analysis.statistics import p_values
+from giblet.analysis.statistics import PRECISION, p_values, z_scores
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,45 @@ class LesionEffect:
 
     @property
     def effect(self) -> float:
-        """Mean over TRs; positive is harm."""
-        return float(np.nanmean(self.intact - self.lesioned))
+        """Mean over the TRs that have a score; positive is harm. NaN where none has."""
+        return float(mean_cost(self.intact, self.lesioned))
 
     @property
     def z(self) -> float:
-        """In SDs of the null, from its mean."""
-        return float((self.effect - self.null.mean()) / self.null.std())
+        """In SDs of the null, from its mean; NaN where `p` is, and where the null does not vary."""
+        return float(z_scores(self.effect, self.null, self._rounding))
 
     @property
     def p(self) -> float:
-        """One-sided: share of the null, (b + 1) / (n + 1), that costs at least as much ('only': at most as much)."""
+        """One-sided: share of the null, (b + 1) / (n + 1), that costs at least as much.
+
+        With mode 'only', at most as much. NaN where the effect or a draw is not a finite number,
+        see `p_values`.
+        """
         sign = 1 if self.mode == "without" else -1
-        return float(p_values(np.array(sign * self.effect), sign * self.null))
+        return float(p_values(sign * self.effect, sign * self.null, self._rounding))
+
+    @property
+    def _rounding(self) -> float:
+        """Error of a cost: scores are 1 - error / error of the mean, or cosines."""
+        kind = np.result_type(self.intact, self.lesioned)
+        precision = np.finfo(kind).eps if np.issubdtype(kind, np.floating) else PRECISION
+        size = 1 + mean_over_trs(np.abs(self.intact)) + mean_over_trs(np.abs(self.lesioned))
+        return float(precision * size)
+
+
+def mean_over_trs(scores: np.ndarray) -> np.ndarray:
+    """Mean over the TRs whose score is not NaN: (..., n_trs) -> (...) float64; NaN if all are."""
+    scores = np.asarray(scores, np.float64)
+    scored = ~np.isnan(scores)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(scored, scores, 0).sum(-1) / scored.sum(-1)
+
+
+def mean_cost(intact: np.ndarray, lesioned: np.ndarray) -> np.ndarray:
+    """Intact minus lesioned score, (..., n_trs) each, as `mean_over_trs`: (...) float64."""
+    with np.errstate(invalid="ignore"):
+        return mean_over_trs(np.asarray(intact, np.float64) - lesioned)
 
 
 def random_regions(coordinates: np.ndarray, size: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -59,26 +86,45 @@ def random_regions(coordinates: np.ndarray, size: int, n_draws: int, rng: np.ran
     return regions
 
 
-def _costs(intact: dict, lesioned: dict) -> dict[str, np.ndarray]:
-    """Mean cost of each lesion: {name: (n_lesions,)}."""
-    return {name: np.nanmean(intact[name] - lesioned[name], axis=1) for name in intact}
+def mean_costs(
+    intact: dict[str, np.ndarray],
+    lesioned: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Mean cost of each lesion, {name: (n_lesions,)}.
+
+    Parameters
+    ----------
+    intact : {name: (1, n_trs)}
+    lesioned : {name: (n_lesions, n_trs)}
+        Scores, see `LesionScores`.
+    """
+    return {name: mean_cost(intact[name], lesioned[name]) for name in intact}
+
+
+def no_null(names: Sequence[str], n_permute: int) -> dict[str, np.ndarray]:
+    """The null of a lesion of nothing, which has none: {name: (n_permute,) of NaN}."""
+    return {name: np.full(n_permute, np.nan) for name in names}
 
 
 def region_null(
     scores: LesionScores, coordinates: np.ndarray, size: int, n_permute: int = 199, random_state: int = 0, **lesion
 ) -> dict[str, np.ndarray]:
-    """Costs of random contiguous regions of `size` voxels: {name: (n_permute,)}."""
+    """Costs of random contiguous regions of `size` voxels: {name: (n_permute,)}; NaN of none."""
+    if size == 0:
+        return no_null(scores.names, n_permute)
     regions = random_regions(coordinates, size, n_permute, np.random.default_rng(random_state))
-    return _costs(scores.intact, scores.of_regions(regions, **lesion))
+    return mean_costs(scores.intact, scores.of_regions(regions, **lesion))
 
 
 def unit_null(
     scores: LesionScores, size: int, n_permute: int = 199, random_state: int = 0, **lesion
 ) -> dict[str, np.ndarray]:
-    """Costs of `size` units at random: {name: (n_permute,)}."""
+    """Costs of `size` units at random: {name: (n_permute,)}; NaN of none."""
+    if size == 0:
+        return no_null(scores.names, n_permute)
     rng, n_units = np.random.default_rng(random_state), scores.bottleneck.shape[1]
     groups = [rng.choice(n_units, size, replace=False) for _ in range(n_permute)]
-    return _costs(scores.intact, scores.of_units(groups, **lesion))
+    return mean_costs(scores.intact, scores.of_units(groups, **lesion))
 
 
 def lesion_effects(
@@ -89,5 +135,10 @@ def lesion_effects(
 
 
 def size_bin(size: int, n_voxels: int, ratio: float = 1.25) -> int:
-    """The size whose null a region shares: sizes a quarter apart, so that a sweep needs few nulls."""
-    return int(min(n_voxels, round(ratio ** round(np.log(max(size, 1)) / np.log(ratio)))))
+    """The size whose null a region shares: a quarter apart, so that a sweep needs few nulls.
+
+    An empty region has size 0.
+    """
+    if size == 0:
+        return 0
+    return int(min(n_voxels, round(ratio ** round(np.log(size) / np.log(ratio)))))

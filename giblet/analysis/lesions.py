@@ -130,7 +130,7 @@ class LesionScores:
         measured = [name for name in self.names if name != "text" and self.target[name].ndim == 2]  # no codes
         means = {name: dataset.train_mean(name)[None].to(device) for name in measured}
         self.n_values, self.floor = model.n_values["video"], torch.zeros(len(self.fmri), device=device)
-        if isinstance(model, SpanAutoencoder):
+        if isinstance(model, SpanAutoencoder) and "video" in self.names:
             whole = self.target["video"].square().sum(1)
             self.target["video"], means["video"] = (
                 model.video_basis.coordinates(x["video"]) for x in (self.target, means)

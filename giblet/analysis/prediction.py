@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from giblet.analysis.statistics import varying_voxels
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
 
@@ -33,8 +34,13 @@ def predict_fmri(
 
 
 def knock_out_maps(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> dict[str, np.ndarray]:
-    """r of every voxel with nothing, 'video', 'audio' and 'text' taken from the model's input: {name: (n_voxels,)}."""
-    taken = {"nothing": (), "video": ("video",), "audio": ("audio",), "text": ("text",)}
+    """r of every voxel with 'nothing', and with each modality that is present, taken from the model's input.
+
+    Returns
+    -------
+    {name: (n_voxels,)}
+    """
+    taken = {"nothing": ()} | {name: (name,) for name in dataset.present}
     predictions = ((name, predict_fmri(model, dataset, drop)) for name, drop in taken.items())
     return {name: voxelwise_correlation(x, dataset.fmri(), dataset.run) for name, x in predictions}
 
@@ -49,11 +55,13 @@ def voxelwise_correlation(fmri_pred: np.ndarray, fmri: np.ndarray, run: np.ndarr
 
     Returns
     -------
-    (n_voxels,) float64, NaN where prediction or measurement does not vary.
+    (n_voxels,) float64, NaN where prediction or measurement does not vary, or by rounding only.
     """
     r = np.zeros(fmri.shape[1])
     for index in np.unique(run):
-        x, y = (np.asarray(a[run == index], np.float64) for a in (fmri_pred, fmri))
+        series = [np.asarray(values[run == index]) for values in (fmri_pred, fmri)]
+        r[~np.logical_and(*map(varying_voxels, series))] = np.nan
+        x, y = (values.astype(np.float64) for values in series)
         x, y = x - x.mean(0), y - y.mean(0)
         with np.errstate(divide="ignore", invalid="ignore"):
             r += (run == index).mean() * (x * y).sum(0) / np.sqrt((x**2).sum(0) * (y**2).sum(0))

@@ -7,6 +7,9 @@ from scipy import fft
 from scipy.stats import false_discovery_control
 from scipy.stats import t as student_t
 
+PRECISION = float(np.finfo(np.float32).eps)  # of the float32 in which models and data are held
+ROUNDING = 16 * PRECISION  # sums in float32 that should be equal differ by less, as a share of them
+
 
 def window_correlations(series: np.ndarray, block: np.ndarray) -> np.ndarray:
     """Correlate a block with every window of its length in a longer series, column by column.
@@ -19,24 +22,41 @@ def window_correlations(series: np.ndarray, block: np.ndarray) -> np.ndarray:
     Returns
     -------
     (n_trs - n_block + 1, n_voxels) float64
-        Row s is the Pearson correlation of `block` with `series[s : s + n_block]`; NaN where either does not vary.
+        Row s is the Pearson correlation of `block` with `series[s : s + n_block]`; NaN where
+        either does not vary, or by rounding only.
     """
     n_trs, n_block = len(series), len(block)
+    least_series = n_block * _rounding_deviation(series) ** 2
+    block_varies = varying_voxels(block)
     series = np.asarray(series, np.float64) - np.mean(series, 0, dtype=np.float64)
     block = np.asarray(block, np.float64) - np.mean(block, 0, dtype=np.float64)
     n_fft = fft.next_fast_len(n_trs, real=True)
     spectrum = fft.rfft(series, n_fft, axis=0) * fft.rfft(block, n_fft, axis=0).conj()
     products = fft.irfft(spectrum, n_fft, axis=0)[: n_trs - n_block + 1]
     sums, squares = (_moving_sum(power, n_block) for power in (series, series**2))
-    variance = (squares - sums**2 / n_block) * (block**2).sum(0)
-    scale = np.finfo(np.float64).eps * n_trs * (series**2).sum(0) * (block**2).sum(0)
+    variance = squares - sums**2 / n_block
+    least = np.maximum(np.finfo(np.float64).eps * n_trs * (series**2).sum(0), least_series)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(variance > scale, products / np.sqrt(np.maximum(variance, 0)), np.nan)
+        r = products / np.sqrt(np.maximum(variance, 0) * (block**2).sum(0))
+    return np.where((variance > least) & block_varies, r, np.nan)
 
 
 def _moving_sum(values: np.ndarray, length: int) -> np.ndarray:
     total = np.cumsum(np.pad(values, ((1, 0), (0, 0))), axis=0)
     return total[length:] - total[:-length]
+
+
+def _rounding_deviation(series: np.ndarray) -> np.ndarray:
+    """Largest SD that rounding alone gives the columns of (n_trs, n_voxels): (n_voxels,)."""
+    series = np.asarray(series)
+    kind = series.dtype if np.issubdtype(series.dtype, np.floating) else np.float64
+    return 4 * min(np.finfo(kind).eps, PRECISION) * np.abs(series).max(0).astype(np.float64)
+
+
+def varying_voxels(series: np.ndarray) -> np.ndarray:
+    """Which columns of (n_trs, n_voxels) vary by more than rounding: (n_voxels,) bool."""
+    with np.errstate(invalid="ignore"):
+        return np.std(series, 0, dtype=np.float64) > _rounding_deviation(series)
 
 
 def window_null(
@@ -81,8 +101,10 @@ def window_null(
     Raises
     ------
     ValueError
-        If a run is too short to hold another window.
+        If no TR is held out, or a run is too short to hold another window.
     """
+    if not np.any(held_out):
+        raise ValueError(f"none of {len(run)} TRs is held out: there is nothing to score.")
     rng = np.random.default_rng(random_state)
     observed, null = 0.0, 0.0
     for index, rows, block in held_out_blocks(run, held_out):
@@ -108,9 +130,88 @@ def held_out_blocks(run: np.ndarray, held_out: np.ndarray) -> Iterator[tuple[int
             yield index, rows, piece
 
 
-def p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """One-sided p = (b + 1) / (n_permute + 1), b the draws at least as large; never below 1 / (n_permute + 1)."""
-    return ((null >= observed).sum(0) + 1) / (len(null) + 1)
+def p_values(
+    observed: np.ndarray | float,
+    null: np.ndarray,
+    rounding: np.ndarray | float = 0.0,
+) -> np.ndarray | float:
+    """One-sided p of each score: (b + 1) / (n_permute + 1), b the draws at least as large.
+
+    A tie counts against the finding, and so does a tie but for rounding: a draw that falls short of
+    the score by at most `ROUNDING` (16 float32 epsilons, 1.9e-6) of the largest absolute value of
+    the score and its draws. Where these are all 0 they tie, and p is 1.
+
+    Parameters
+    ----------
+    observed : (n_scores,) or scalar
+        In any unit; larger is more of a finding.
+    null : (n_permute, n_scores) or (n_permute,)
+        The same of each draw.
+    rounding : (n_scores,) or scalar
+        Error to allow for besides, in the unit of the scores: `ROUNDING` for correlations, whose
+        error does not shrink with them, or that of the scores that a cost is the difference of.
+
+    Returns
+    -------
+    (n_scores,) float64 or scalar
+        Never below 1 / (n_permute + 1). NaN where the score or any of its draws is not a finite
+        number.
+
+    Raises
+    ------
+    ValueError
+        If `null` does not hold draws of as many scores as `observed`.
+    """
+    observed, null = _scores_and_draws(observed, null)
+    known = np.isfinite(observed) & np.isfinite(null).all(0)
+    with np.errstate(invalid="ignore"):
+        as_large = null >= observed - _tolerance(observed, null, rounding)
+    return np.where(known, (as_large.sum(0) + 1) / (len(null) + 1), np.nan)[()]
+
+
+def z_scores(
+    observed: np.ndarray | float,
+    null: np.ndarray,
+    rounding: np.ndarray | float = 0.0,
+) -> np.ndarray | float:
+    """Distance of each score from the mean of its null, in SDs of the null.
+
+    Parameters
+    ----------
+    observed, null, rounding : as in `p_values`
+
+    Returns
+    -------
+    (n_scores,) float64 or scalar
+        NaN where `p_values` is, and where the null varies by rounding only.
+
+    Raises
+    ------
+    ValueError
+        As `p_values`.
+    """
+    observed, null = _scores_and_draws(observed, null)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = null.std(0)
+        z = (observed - null.mean(0)) / spread
+        return np.where(spread > _tolerance(observed, null, rounding), z, np.nan)[()]
+
+
+def _scores_and_draws(observed: np.ndarray | float, null: np.ndarray) -> tuple:
+    observed = np.asarray(observed, np.float64)
+    null = np.asarray(null, np.float64)
+    if observed.shape not in ((), null.shape[1:]):
+        raise ValueError(
+            f"null has shape {null.shape}, expected draws of the shape of observed, "
+            f"{observed.shape}, one after the other."
+        )
+    return observed, null
+
+
+def _tolerance(observed: np.ndarray, null: np.ndarray, rounding: np.ndarray | float) -> np.ndarray:
+    """By how much a score, (n_scores,), and its draws may differ by rounding, see `p_values`."""
+    largest = np.maximum(np.abs(observed), np.abs(null).max(0, initial=0))
+    return ROUNDING * largest + rounding
 
 
 def voxelwise_null(
@@ -131,22 +232,26 @@ def voxelwise_null(
 
     Returns
     -------
-    r, p : (n_voxels,) float64; NaN where a series does not vary
+    r, p : (n_voxels,) float64
+        r is NaN where a series does not vary in a held-out block, p also where it does not in a
+        window of the null.
     """
     r, p = np.empty(fmri.shape[1]), np.empty(fmri.shape[1])
     for start in range(0, len(r), block_voxels):
         part = slice(start, start + block_voxels)
         settings = (run, held_out, exclusion, n_permute, random_state)
         r[part], null = window_null(fmri_pred[:, part], fmri[:, part], *settings)
-        p[part] = np.where(np.isfinite(r[part]), p_values(r[part], null), np.nan)
+        p[part] = p_values(r[part], null, rounding=ROUNDING)
     return r, p
 
 
 def fdr(p: np.ndarray) -> np.ndarray:
     """Benjamini-Hochberg q of each p, (n,): reject q <= .05 to have 5 % false among the rejected; NaN stays NaN."""
+    p = np.asarray(p, np.float64)
     q = np.full(len(p), np.nan)
     finite = np.isfinite(p)
-    q[finite] = false_discovery_control(p[finite])
+    if finite.any():
+        q[finite] = false_discovery_control(p[finite])
     return q
 
 
@@ -179,7 +284,13 @@ def bootstrap_correlations(
     Returns
     -------
     (n_predictions, n_boot, n_scores) float64
-        Pearson r within each run, averaged over runs by their number of TRs.
+        Pearson r within each run, averaged over runs by their number of TRs; NaN where a series
+        does not vary in what is drawn, or by rounding only.
+
+    Raises
+    ------
+    ValueError
+        If `block_trs` is longer than a run.
     """
     rng, r = np.random.default_rng(random_state), 0.0
     for index in np.unique(run):
@@ -196,6 +307,7 @@ def bootstrap_means(
 ) -> np.ndarray:
     """Means of (n_trs,) values over film resampled as in `bootstrap_correlations`: (n_boot,)."""
     rng, sums = np.random.default_rng(random_state), np.zeros(n_boot)
+    values = np.asarray(values, np.float64)
     for index in np.unique(run):
         own = values[run == index]
         sums += _block_counts(len(own), block_trs, n_boot, rng) @ own
@@ -218,9 +330,11 @@ def _block_counts(n_trs: int, block_trs: int, n_boot: int, rng: np.random.Genera
 
 
 def _standardised(series: np.ndarray) -> np.ndarray:
+    varies = varying_voxels(series)
     series = np.asarray(series, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return ((series - series.mean(0)) / series.std(0)).astype(np.float32)
+        standard = (series - series.mean(0)) / series.std(0)
+    return np.where(varies, standard, np.nan).astype(np.float32)
 
 
 def _resampled_correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray, reduce: Callable) -> np.ndarray:
@@ -229,9 +343,12 @@ def _resampled_correlation(counts: np.ndarray, x: np.ndarray, y: np.ndarray, red
     for start in range(0, len(counts), 64):
         share = counts[start : start + 64] / np.float32(len(x))
         mean_x, mean_y, xy, xx, yy = (share @ power for power in powers)
+        variance_x = xx - mean_x**2
+        variance_y = yy - mean_y**2
+        vary = (variance_x > ROUNDING * xx) & (variance_y > ROUNDING * yy)
         with np.errstate(divide="ignore", invalid="ignore"):
-            r = (xy - mean_x * mean_y) / np.sqrt((xx - mean_x**2) * (yy - mean_y**2))
-        scores.append(np.asarray(reduce(r), np.float64))
+            r = (xy - mean_x * mean_y) / np.sqrt(variance_x * variance_y)
+        scores.append(np.asarray(reduce(np.where(vary, r, np.float32(np.nan))), np.float64))
     return np.concatenate(scores)
 
 
@@ -242,18 +359,60 @@ def confidence_interval(observed: np.ndarray, draws: np.ndarray, n_blocks: float
     the percentiles of the draws are too narrow where blocks are few (Hesterberg 2015, Am. Stat. 69:371-386).
     `n_blocks` is the number of blocks that the data hold, n_trs / block_trs. Over 184 TRs in blocks of 20, 95 %
     intervals held the true r in 94 % of simulations with an autocorrelation of .5, and in 89 % with .9.
+    NaN where the score or a draw is not a finite number, and of fewer than two draws.
+
+    Raises
+    ------
+    ValueError
+        If the data hold fewer than 3 blocks.
     """
     half = student_t.ppf((1 + level) / 2, n_blocks - 1) * _standard_error(draws, n_blocks)
+    observed = np.where(np.isfinite(observed), observed, np.nan)
     return np.stack([observed - half, observed + half])
 
 
-def paired_p_values(difference: np.ndarray, draws: np.ndarray, n_blocks: float) -> np.ndarray:
-    """Two-sided p that the difference of two models, (n_scores,), is 0, from its draws as in `confidence_interval`."""
+def paired_p_values(
+    difference: np.ndarray, draws: np.ndarray, n_blocks: float, rounding: float = ROUNDING
+) -> np.ndarray:
+    """Two-sided p that the difference of two models is 0, from its bootstrap draws.
+
+    Parameters
+    ----------
+    difference : (n_scores,) or scalar
+        Of the scores of the two models.
+    draws : (n_boot, n_scores) or (n_boot,)
+        The same over resampled film, paired.
+    n_blocks : float
+        As in `confidence_interval`.
+    rounding : float
+        Difference that equal models can have; by default that of scores up to 1, such as r, in
+        float32.
+
+    Returns
+    -------
+    (n_scores,) float64 or scalar
+        1 where the difference is 0 but for rounding. NaN where it or a draw is not a finite number,
+        of fewer than two draws, and where a difference has draws that vary by rounding only: their
+        SD is no standard error.
+
+    Raises
+    ------
+    ValueError
+        If the data hold fewer than 3 blocks.
+    """
+    difference = np.abs(np.asarray(difference, np.float64))
+    error = _standard_error(draws, n_blocks)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * student_t.sf(np.abs(difference) / _standard_error(draws, n_blocks), n_blocks - 1)
+        p = 2 * student_t.sf(difference / error, n_blocks - 1)
+    p = np.where(difference <= rounding, 1.0, np.where(error > rounding, p, np.nan))
+    return np.where(np.isfinite(difference) & np.isfinite(error), p, np.nan)[()]
 
 
 def _standard_error(draws: np.ndarray, n_blocks: float) -> np.ndarray:
     if n_blocks < 3:
         raise ValueError(f"the data hold {n_blocks:.1f} blocks, expected 3 or more: take shorter ones, see block_trs.")
-    return draws.std(0) * np.sqrt(n_blocks / (n_blocks - 1))
+    draws = np.asarray(draws, np.float64)
+    if len(draws) < 2:
+        return np.full(draws.shape[1:], np.nan)
+    with np.errstate(invalid="ignore"):
+        return draws.std(0) * np.sqrt(n_blocks / (n_blocks - 1))

@@ -7,7 +7,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from giblet.analysis.lesion_effects import lesion_effects, region_null, size_bin, unit_null
+from giblet.analysis.lesion_effects import (
+    lesion_effects,
+    mean_over_trs,
+    region_null,
+    size_bin,
+    unit_null,
+)
 from giblet.analysis.lesions import LesionScores
 from giblet.analysis.regions import Regions
 
@@ -28,24 +34,25 @@ def region_sweep(
     coordinates : (n_voxels, 3)
         Of the voxels in mm, see `voxel_coordinates`.
     **lesion
-        `fill`, `strength`, `mode` and `seed`, as in `LesionScores.bottlenecks`.
+        `fill`, `strength`, `mode` and `seed`, as in `LesionScores.lesioned`.
 
     Returns
     -------
     DataFrame
-        One row a region; columns (modality, 'effect' | 'z' | 'p') and ('', 'n_voxels').
+        One row per region; columns (modality, 'effect' | 'z' | 'p'), see `LesionEffect`, and
+        ('', 'n_voxels'). A region without voxels has no effect, z or p: NaN.
     """
     masks = [regions.voxels(name) for name in regions.names]
-    lesioned, nulls, rows = scores.of_regions(masks, **lesion), {}, []
+    lesioned = scores.of_regions(masks, **lesion)
+    nulls, rows = {}, []
     for index, mask in enumerate(tqdm(masks, "null lesions", unit="region", disable=not progress)):
-        size = size_bin(int(mask.sum()), len(mask))
+        n_voxels = int(mask.sum())
+        size = size_bin(n_voxels, len(mask))
         if size not in nulls:
             nulls[size] = region_null(scores, coordinates, size, n_permute, random_state, **lesion)
-        own = {name: values[index : index + 1] for name, values in lesioned.items()}
-        rows.append(
-            {("", "n_voxels"): int(mask.sum())}
-            | _row(lesion_effects(scores, own, nulls[size], lesion.get("mode", "without")))
-        )
+        own = {name: _known(values[[index]], n_voxels) for name, values in lesioned.items()}
+        effects = lesion_effects(scores, own, nulls[size], lesion.get("mode", "without"))
+        rows.append({("", "n_voxels"): n_voxels} | _row(effects))
     return _table(rows, pd.Index(regions.names, name="region"), scores)
 
 
@@ -68,11 +75,18 @@ def unit_sweep(
 def dose_response(
     scores: LesionScores, region: np.ndarray, strengths: Sequence[float] = (0, 0.25, 0.5, 0.75, 1), **lesion
 ) -> pd.DataFrame:
-    """Mean score of each modality by strength of the lesion of one region, (n_voxels,) bool."""
+    """Mean score of each modality by strength of the lesion of one region, (n_voxels,) bool.
+
+    Returns
+    -------
+    DataFrame (n_strengths, n_modalities)
+        Means over the TRs that have a score; NaN where none has, and of a region without voxels.
+    """
     rows = []
     for strength in strengths:
         lesioned = scores.of_regions([region], strength=strength, **lesion)
-        rows.append({name: np.nanmean(values) for name, values in lesioned.items()})
+        known = {name: _known(values[0], region.sum()) for name, values in lesioned.items()}
+        rows.append({name: mean_over_trs(values) for name, values in known.items()})
     return _labelled(pd.DataFrame(rows, index=pd.Index(strengths, name="strength")), scores)
 
 
@@ -93,7 +107,23 @@ def unit_region_map(scores: LesionScores, regions: Regions) -> pd.DataFrame:
 
 
 def top_trs(scores: LesionScores, region: np.ndarray, n: int = 6, apart: int = 4) -> np.ndarray:
-    """Where in the film a region answers most: rows of the split, strongest first, at least `apart` TRs apart."""
+    """Where in the film a region answers most: rows of the split, strongest first.
+
+    Parameters
+    ----------
+    region : (n_voxels,) bool
+        One without voxels answers nowhere.
+    n : int
+        Rows to return, if the split holds as many.
+    apart : int
+        Smallest distance of two rows, in TRs.
+
+    Returns
+    -------
+    (n_rows,) int
+    """
+    if not region.any():
+        return np.zeros(0, int)
     response = scores.fmri[:, np.flatnonzero(region)].mean(1).cpu().numpy()
     trs, chosen = scores.dataset.tr_index, []
     for row in np.argsort(-response):
@@ -102,6 +132,11 @@ def top_trs(scores: LesionScores, region: np.ndarray, n: int = 6, apart: int = 4
         if len(chosen) == n:
             break
     return np.array(chosen)
+
+
+def _known(scores: np.ndarray, n_voxels: int) -> np.ndarray:
+    """The scores after a lesion; NaN after one of no voxel, which leaves the brain intact."""
+    return scores if n_voxels else np.full_like(scores, np.nan)
 
 
 def _row(effects: dict) -> dict:

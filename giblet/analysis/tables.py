@@ -11,12 +11,14 @@ from giblet.analysis.prediction import knock_out_maps, voxelwise_correlation
 from giblet.analysis.reconstruction import reconstruct, shifted_rows, similarity
 from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import (
+    ROUNDING,
     bootstrap_correlations,
     confidence_interval,
     p_values,
     paired_p_values,
     usual_block_trs,
     window_null,
+    z_scores,
 )
 from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI
@@ -44,8 +46,14 @@ def network_table(
     Returns
     -------
     DataFrame
-        One row a region: `n_voxels`, `r` (mean over voxels), `null_mean`, `null_sd` (of that mean over the draws),
-        `z` = (r - null_mean) / null_sd and `p`.
+        One row per region: `n_voxels`, `r` (mean over voxels), `null_mean`, `null_sd` (of that mean
+        over the draws), `z` = (r - null_mean) / null_sd, see `z_scores`, and `p`, see `p_values`. A
+        region without voxels, or whose voxels do not vary, has no score: NaN.
+
+    Raises
+    ------
+    ValueError
+        If `dataset` has no TR of the split, or a run is too short, see `window_null`.
     """
     held_out = dataset.split_labels[dataset.tr_index] == split
     scores = (n_permute, random_state, regions.mean)
@@ -56,8 +64,8 @@ def network_table(
             "r": r,
             "null_mean": null.mean(0),
             "null_sd": null.std(0),
-            "z": (r - null.mean(0)) / null.std(0),
-            "p": p_values(r, null),
+            "z": z_scores(r, null, rounding=ROUNDING),
+            "p": p_values(r, null, rounding=ROUNDING),
         },
         index=pd.Index(regions.names, name="network"),
     )
@@ -87,11 +95,17 @@ def region_table(
     Returns
     -------
     DataFrame
-        One row a region, means over its voxels: `n_voxels`; `r`, `ceiling` (the root of the mean reliability) and
-        `r/ceiling` for the mean response; `subject r`, `ISC` and `subject r/ISC` for single subjects; `significant`,
-        the share of voxels with q < .05; `ridge r`; `r - ridge`, its 95 % interval `low` to `high` and two-sided `p`
-        over film that is resampled in blocks, see `usual_block_trs`. A ratio to a ceiling below .1 is NaN: nothing
-        there can be predicted.
+        One row per region, means over its voxels: `n_voxels`; `r`, `ceiling` (the root of the mean
+        reliability) and `r/ceiling` for the mean response; `subject r`, `ISC` and `subject r/ISC`
+        for single subjects; `significant`, the share with q < .05 of the voxels that have a q;
+        `ridge r`; `r - ridge`, its 95 % interval `low` to `high` and two-sided `p` over film that
+        is resampled in blocks, see `usual_block_trs` and `paired_p_values`. A ratio to a ceiling
+        below .1 is NaN: nothing there can be predicted. A region without voxels is all NaN.
+
+    Raises
+    ------
+    ValueError
+        If the TRs hold fewer than 3 blocks, or a run is shorter than one.
     """
     fmri, run = dataset.fmri(), dataset.run
     block_trs = block_trs or usual_block_trs(run)
@@ -101,6 +115,7 @@ def region_table(
     subject_r, isc = (regions.mean(maps[name]) for name in ("subject_r", "isc"))
     ceiling = prediction_ceiling(regions.mean(maps["reliability"]))  # averaged first: roots of noise are above 0
     low, high = confidence_interval(r - ridge_r, difference, n_blocks)
+    significant = np.where(np.isfinite(maps["q"]), maps["q"] < 0.05, np.nan)
     columns = {
         "n_voxels": _sizes(regions),
         "r": r,
@@ -109,7 +124,7 @@ def region_table(
         "subject r": subject_r,
         "ISC": isc,
         "subject r/ISC": over_ceiling(subject_r, isc),
-        "significant": regions.mean(maps["q"] < 0.05),
+        "significant": regions.mean(significant),
         "ridge r": ridge_r,
         "r - ridge": r - ridge_r,
         "low": low,
@@ -125,7 +140,8 @@ def knock_out_table(model: MultimodalAutoencoder, dataset: MultimodalDataset, re
     Returns
     -------
     DataFrame
-        One row a region; columns `nothing`, `video`, `audio` and `text` name what was taken away, see `predict_fmri`.
+        One row per region; the columns `nothing` and those of the modalities name what was taken away,
+        see `predict_fmri`.
     """
     columns = {name: regions.mean(r) for name, r in knock_out_maps(model, dataset).items()}
     table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
@@ -176,8 +192,9 @@ def reconstruction_table(
     Returns
     -------
     DataFrame
-        One row a modality and score, one column a source. To the scores come `2-way` (identification, chance .5) with
-        its 95 % interval `low` to `high`, its `p` in the null of other times, and `top 5` with its chance.
+        One row per modality and score, one column per source. To the scores come `2-way`
+        (identification, chance .5) with its 95 % interval `low` to `high`, its `p` in the null of
+        other times, and `top 5` with its chance.
     """
     columns = {}
     for source, table in scores.items():

@@ -144,7 +144,7 @@ def _column_blocks(dataset: MultimodalDataset, name: str) -> Iterator[np.ndarray
     stored, offsets = (dataset.features.video, dataset.offsets) if name == "video" else (dataset.fmri_mean, [0])
     scale = np.float32(255 if stored.dtype == np.uint8 else 1)
     for offset in offsets:
-        for start in range(0, stored.shape[1], BLOCK_COLUMNS):
+        for start in range(0, max(1, stored.shape[1]), BLOCK_COLUMNS):
             block = stored[dataset.tr_index + offset, start : start + BLOCK_COLUMNS].astype(np.float32)
             yield (block / scale).astype(np.float64)  # of the very numbers that items hold
             release(stored)
@@ -154,6 +154,7 @@ def _fingerprint(dataset: MultimodalDataset) -> str:
     """Names the rows that a data set holds and what is in them."""
     subjects = "-".join(map(str, dataset.subject_rows))
     digest = hashlib.sha256(f"{dataset.cache and dataset.cache.name} {subjects} {dataset.offsets}".encode())
+    digest.update(np.ascontiguousarray(dataset.tr_index))
     if dataset.cache is None:
         for array in (dataset.features.video, dataset.fmri_mean, dataset.split_labels):
             digest.update(np.ascontiguousarray(array).view(np.uint8))

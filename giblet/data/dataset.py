@@ -1,6 +1,7 @@
 """A movie data set as a torch Dataset: one TR of stimulus and the brain's response to it."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class MultimodalDataset(Dataset):
     gap : int
         TRs that separate the splits: context and hemodynamic response.
     present : tuple of str
-        The stimuli there are; others are zeros.
+        The stimuli that vary over the training TRs. The others are absent: (n_trs, 0).
     features : Features
         What is stored, over all TRs of the movie.
     fmri_mean, fmri_variance : with `average`, mean response and variance of the subjects, over all TRs of the movie
@@ -100,7 +101,6 @@ class MultimodalDataset(Dataset):
         self.audio_processor = replace(audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd"))
         words = tuple(manifest["annotations"])
         self.text_processor = replace(text, annotations=words, embeddings=self._saved("embeddings"))
-        self.present = tuple(n for n in STIMULI if n in manifest["present"])
         self._select(Features.load(self.cache), list(self.folder.subjects), subjects, split, average, context)
 
     @classmethod
@@ -127,7 +127,8 @@ class MultimodalDataset(Dataset):
         ----------
         video, audio, text : (n_trs, ...), optional
             Features of each TR. uint8 video is scaled to 0..1; audio is standardised by its training TRs, unless it
-            holds integer codes. A stimulus that is not given is a column of zeros.
+            holds integer codes. A stimulus that is not given, or has no feature that varies over the training TRs, is
+            absent: (n_trs, 0) in items.
         fmri : (n_subjects, n_trs, n_voxels) or (n_trs, n_voxels)
             BOLD, z-scored here within each run by its training TRs. A TR of NaN was not measured.
         runs : sequence of int
@@ -145,7 +146,6 @@ class MultimodalDataset(Dataset):
         self = cls.__new__(cls)
         self.folder, self.cache, self.mask_img, self.tr, self.simulated = None, None, None, tr, False
         stimuli = {"video": video, "audio": audio, "text": text}
-        self.present = tuple(name for name in STIMULI if stimuli[name] is not None)
         features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, fractions, context, test_runs)
         names = [f"sub-{n + 1:02d}" for n in range(len(features.fmri))] if subjects is None else list(subjects)
         if len(names) != len(features.fmri):
@@ -158,6 +158,7 @@ class MultimodalDataset(Dataset):
         if set(self.subjects) - set(names) or not self.subjects:
             raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {names}.")
         self.features, self.average, self.split, self.split_labels = features, average, split, features.split
+        self.present = tuple(name for name in STIMULI if getattr(features, name).shape[-1] > 0)
         self.subject_rows = [names.index(name) for name in self.subjects]
         self.offsets = np.arange(-context[0], context[1] + 1)
         self.gap = gap_trs(self.tr, len(self.offsets))
@@ -189,6 +190,12 @@ class MultimodalDataset(Dataset):
     def _saved(self, name: str) -> np.ndarray | None:
         path = self.cache / f"{name}.npy"
         return np.load(path) if path.is_file() else None
+
+    def per_subject(self) -> "MultimodalDataset":
+        """The same split with an item for each subject and TR instead of the subjects' mean."""
+        other = copy(self)
+        other.average = False
+        return other
 
     @property
     def n_trs(self) -> int:
@@ -260,7 +267,8 @@ class MultimodalDataset(Dataset):
         if stored.ndim > 2:
             return torch.from_numpy(stored[rows]).long()
         values = torch.from_numpy(stored[(rows[:, None] + self.offsets).ravel()]).float()
-        return (values.div_(255) if stored.dtype == np.uint8 else values).reshape(len(rows), -1)
+        values = values.div_(255) if stored.dtype == np.uint8 else values
+        return values.reshape(len(rows), len(self.offsets) * stored.shape[1])
 
 
 def _check_choice(split: str, context: tuple[int, int]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from giblet.alignment import gap_trs, split_trs
 
 STIMULI = ("video", "audio", "text")
+CONSTANT = 1e-6  # of the largest magnitude: a feature that varies by less is constant
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Features:
     Parameters
     ----------
     video, audio, text : (n_trs, ...)
-        uint8 video is luminance x 255. A stimulus that is absent is a column of zeros.
+        uint8 video is luminance x 255. A stimulus that is absent is (n_trs, 0).
     fmri : (n_subjects, n_trs, n_voxels) float32
     valid : (n_subjects, n_trs) bool
         Where a subject was measured.
@@ -149,19 +150,50 @@ def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fra
     return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run)
 
 
+def absent(n_trs: int) -> np.ndarray:
+    """A stimulus that is not there: (n_trs, 0)."""
+    return np.zeros((n_trs, 0), np.float32)
+
+
+def varies(features: np.ndarray, train: np.ndarray) -> bool:
+    """Whether any feature, of (n_trs, ...), varies over the training TRs, (n_trs,) bool, by more than rounding."""
+    return any(block.any() for block in _varying_blocks(features, train))
+
+
+def standardisation(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD over the training TRs, twice (n_features,) float64; the SD of a constant feature is 1."""
+    mean = features[train].mean(0, dtype=np.float64)
+    sd = features[train].std(0, dtype=np.float64)
+    varying = np.concatenate([np.zeros(0, bool), *_varying_blocks(features, train)])
+    return mean, np.where(varying, sd, 1)
+
+
+def _varying_blocks(features: np.ndarray, train: np.ndarray, n_columns: int = 4096) -> Iterator[np.ndarray]:
+    """Which features vary, bool, in blocks of columns: all of a movie's pixels do not fit in memory."""
+    flat = features.reshape(len(features), -1)
+    for start in range(0, flat.shape[1], n_columns):
+        block = flat[train, start : start + n_columns]
+        low = block.min(0).astype(np.float64)
+        high = block.max(0).astype(np.float64)
+        yield high - low > CONSTANT * np.maximum(np.abs(low), np.abs(high))
+        release(features)
+
+
 def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
     if array is None:
-        return np.zeros((len(train), 1), np.float32)
+        return absent(len(train))
     array = np.asarray(array)
-    if name == "audio" and np.issubdtype(array.dtype, np.integer):
-        return array
-    flat = array.reshape(len(array), -1)
-    if name == "video" and flat.dtype == np.uint8:
-        return flat
-    flat = flat.astype(np.float32)
-    if not np.isfinite(flat).all():
+    codes = name == "audio" and np.issubdtype(array.dtype, np.integer)
+    pixels = name == "video" and array.dtype == np.uint8
+    values = array if codes else array.reshape(len(array), -1)
+    if not (codes or pixels):
+        values = values.astype(np.float32)
+    if not np.isfinite(values).all():
         raise ValueError(f"{name} holds values that are not finite, expected numbers in every TR.")
-    if name != "audio":
-        return flat
-    mean, sd = flat[train].mean(0, dtype=np.float64), flat[train].std(0, dtype=np.float64)
-    return ((flat - mean) / np.where(sd > 1e-6, sd, 1)).astype(np.float32)
+    if not varies(values, train):
+        print(f"{name} is the same in every training TR: taken as absent")
+        return absent(len(train))
+    if codes or name != "audio":
+        return values
+    mean, sd = standardisation(values, train)
+    return ((values - mean) / sd).astype(np.float32)

@@ -1,9 +1,12 @@
 """Reading and writing movies and sound, through PyAV."""
 
+import io
 import itertools
+import math
 import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,15 +63,14 @@ def write_movie(
             container.mux(video.encode(picture))
             if audio is not None:  # interleaved with the pictures, as players expect
                 chunk = sound[n_written : int(index * rate / frame_rate)]
-                container.mux(audio.encode(_audio_frame(chunk, n_written, rate)))
+                if len(chunk):  # the sound may end before the pictures
+                    container.mux(audio.encode(_audio_frame(chunk, n_written, rate)))
                 n_written += len(chunk)
         for stream in filter(None, (video, audio)):
             container.mux(stream.encode())
 
 
-def _audio_frame(samples: np.ndarray, start: int, rate: int) -> av.AudioFrame | None:
-    if len(samples) == 0:
-        return None
+def _audio_frame(samples: np.ndarray, start: int, rate: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.asarray(samples, np.float32).clip(-1, 1)[None], format="fltp", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
     return frame
@@ -82,3 +84,80 @@ def write_wav(path: str | Path, sound: np.ndarray, rate: int = 24_000) -> None:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(samples.tobytes())
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a player makes of the bytes of a film or a sound.
+
+    Attributes
+    ----------
+    seconds : float
+        How long it plays: the longer of pictures and sound.
+    n_frames : int
+        Pictures, 0 in a sound.
+    frame_size : (width, height) in pixels, or None in a sound
+    loudness : float
+        Root mean square of all channels over `seconds`, in decibels of full scale: a full-scale
+        sine has -3.0, silence -inf. NaN without a sound track.
+    """
+
+    seconds: float
+    n_frames: int
+    frame_size: tuple[int, int] | None
+    loudness: float
+
+
+def decode_media(data: bytes) -> Played:
+    """Decode every picture and every sample of an encoded film or sound.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole file: mp4, mp3 or wav.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be decoded, or holds neither pictures nor sound.
+    """
+    try:
+        n_frames, frame_size, seen = _decode_pictures(data)
+        heard, power = _decode_sound(data)
+    except av.FFmpegError as error:
+        raise ValueError(f"not a film or a sound that can be decoded ({error.strerror}).") from None
+    seconds = max(seen, heard)
+    if seconds == 0:
+        raise ValueError("neither pictures nor sound in what was to be decoded.")
+    loudness = math.nan if heard == 0 else -math.inf
+    if power > 0:
+        loudness = 10 * math.log10(power * heard / seconds)
+    return Played(seconds, n_frames, frame_size, loudness)
+
+
+def _decode_pictures(data: bytes) -> tuple[int, tuple[int, int] | None, float]:
+    """Number of pictures, their (width, height), and seconds until the last one ends."""
+    with av.open(io.BytesIO(data)) as container:
+        if not container.streams.video:
+            return 0, None, 0.0
+        frames = [(frame.time, frame.width, frame.height) for frame in container.decode(video=0)]
+        rate = container.streams.video[0].average_rate
+    if not frames:
+        return 0, None, 0.0
+    return len(frames), frames[0][1:], frames[-1][0] - frames[0][0] + float(1 / rate)
+
+
+def _decode_sound(data: bytes) -> tuple[float, float]:
+    """Seconds, and the mean square of all samples of all channels, where 1 is full scale."""
+    energy, n_samples, rate = 0.0, 0, 1
+    with av.open(io.BytesIO(data)) as container:
+        if not container.streams.audio:
+            return 0.0, 0.0
+        to_float = av.AudioResampler(format="fltp")
+        frames = itertools.chain(container.decode(audio=0), [None])  # None empties the resampler
+        for piece in itertools.chain.from_iterable(map(to_float.resample, frames)):
+            samples = piece.to_ndarray().astype(np.float64)
+            energy += float(np.square(samples).mean(axis=0).sum())
+            n_samples += samples.shape[1]
+            rate = piece.sample_rate
+    return n_samples / rate, energy / max(1, n_samples)

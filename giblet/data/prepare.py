@@ -13,14 +13,22 @@ from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from giblet.data.audio import RATE, AudioProcessor, read_sound
-from giblet.data.features import Features, label_trs, mean_response
+from giblet.data.features import (
+    STIMULI,
+    Features,
+    absent,
+    label_trs,
+    mean_response,
+    standardisation,
+    varies,
+)
 from giblet.data.fmri import BLOCK_TRS, FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
 from giblet.data.text import TextProcessor, read_segments
 from giblet.data.video import VideoProcessor
 from giblet.files import alone, atomic_folder, atomic_path
 
-CACHE_VERSION = 2  # raise it when the same settings no longer give the same arrays
+CACHE_VERSION = 3  # raise it when the same settings no longer give the same arrays
 
 
 def prepare(
@@ -69,9 +77,12 @@ def _prepare(folder, video, audio, text, fmri, settings: dict, out: Path, progre
         cropped = ", ".join(str(n - end) for n, end in zip(folder.run_trs, stop, strict=True))
         said.append(f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs")
         silent = _prepare_audio(folder, audio, labels == "train", out)
-        said += [f"{movie} has no sound: trains without audio, as if it were silent" for movie in silent]
+        said += [f"{movie} has no sound: it counts as silent" for movie in silent]
         annotations = _prepare_text(folder, text, labels == "train", out)
-        present = ["video"] + ["audio"] * (len(silent) < len(folder.movies)) + ["text"] * bool(annotations)
+        present = _drop_absent(labels == "train", out)
+        said += [
+            f"{name} is the same in every training TR: trains without it" for name in STIMULI if name not in present
+        ]
         for run in settings["test_runs"]:
             said.append(f"run {run + 1} is held out as a whole: its BOLD is z-scored by its own mean and SD")
         usable = [slice(run.start, run.start + end) for run, end in zip(folder.runs, stop, strict=True)]
@@ -182,8 +193,7 @@ def _prepare_audio(folder: DataFolder, audio: AudioProcessor, train: np.ndarray,
     if features.dtype == np.int16:  # codes are names, not amounts
         np.save(out / "audio.npy", features)
         return silent
-    mean, sd = features[train].mean(0, dtype=np.float64), features[train].std(0, dtype=np.float64)
-    sd = np.where(sd > 1e-6, sd, 1)  # a silent band stays 0
+    mean, sd = standardisation(features, train)
     for name, array in {"audio": (features - mean) / sd, "audio_mean": mean, "audio_sd": sd}.items():
         np.save(out / f"{name}.npy", array.astype(np.float32))
     return silent
@@ -191,13 +201,26 @@ def _prepare_audio(folder: DataFolder, audio: AudioProcessor, train: np.ndarray,
 
 def _prepare_text(folder: DataFolder, text: TextProcessor, train: np.ndarray, out: Path) -> list[str]:
     if folder.annotations is None:
-        np.save(out / "text.npy", np.zeros((len(train), 1), np.float32))
+        np.save(out / "text.npy", absent(len(train)))
         return []
     segments = read_segments(folder.annotations, folder.text_columns, folder.run_trs)
     embeddings = text.embed(segments, train)
     np.save(out / "embeddings.npy", embeddings)
     np.save(out / "text.npy", text.features(segments, embeddings, len(train)))
     return [segment.text for segment in segments]
+
+
+def _drop_absent(train: np.ndarray, out: Path) -> list[str]:
+    """Replace what does not vary over the training TRs by nothing; return the names of what does."""
+    present = []
+    for name in STIMULI:
+        features = np.load(out / f"{name}.npy", mmap_mode="r")
+        if varies(features, train):
+            present.append(name)
+            continue
+        del features
+        np.save(out / f"{name}.npy", absent(len(train)))
+    return present
 
 
 def _prepare_fmri(

@@ -99,7 +99,8 @@ class VideoProcessor:
     def features_to_video(self, features, path: str | Path) -> None:
         """Write (n_trs, video_dim) values in 0..1 as an mp4 that lasts n_trs * tr seconds.
 
-        Values outside 0..1 are clamped here and nowhere else.
+        Values outside 0..1 are clamped, as wherever frames are written or drawn; models and scores take
+        them as they are.
         """
         features = torch.as_tensor(features)
         if features.ndim != 2 or features.shape[1] != self.video_dim:

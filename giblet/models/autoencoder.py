@@ -18,7 +18,9 @@ class MultimodalAutoencoder(nn.Module):
     audio_features : int
         Width of the audio input and reconstruction: 128 or 2,048. Not used with `use_encodec`.
     text_dim, n_voxels, bottleneck_dim : int
-        Widths of the text embedding, of the predicted fMRI and of the bottleneck.
+        Widths of the text embedding, of the predicted fMRI and of the bottleneck. A modality whose `video_dim`,
+        `audio_features` or `text_dim` is 0 is absent: no module is built for it, its input and reconstruction are
+        (batch, 0), and its loss is 0.
     video_output_features, audio_output_features, text_output_features : int
         Widths of the sub-encoders; `video_features` and `text_features` are aliases.
     decoder_hidden_dim, decoder_dropout
@@ -67,7 +69,8 @@ class MultimodalAutoencoder(nn.Module):
     ):
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        config["video_dim"] = video_dim or video_frames * video_height * video_width
+        if video_dim is None:
+            config["video_dim"] = video_frames * video_height * video_width
         config["video_output_features"] = config.pop("video_features") or video_output_features
         config["text_output_features"] = config.pop("text_features") or text_output_features
         self._config = config
@@ -206,12 +209,14 @@ class MultimodalAutoencoder(nn.Module):
             audio_errors = self._squared_errors("audio", outputs["audio_recon"], audio)
         _check_target("text", outputs["text_recon"], text)
         cosine = F.cosine_similarity(_full(outputs["text_recon"]), text, dim=1)
-        return self._squared_errors("video", outputs["video_recon"], video), audio_errors, 1 - cosine
+        text_errors = 1 - cosine if text.shape[1] else cosine  # the cosine of nothing with nothing is 0
+        return self._squared_errors("video", outputs["video_recon"], video), audio_errors, text_errors
 
     def _squared_errors(self, name: str, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each TR: (batch,)."""
         _check_target(name, output, target)
-        return (_full(output) - target).square().sum(1) / self.n_values.get(name, target.shape[1])
+        n_values = self.n_values.get(name, target.shape[1])
+        return (_full(output) - target).square().sum(1) / max(n_values, 1)  # 0 where the modality is absent
 
     def get_config(self) -> dict[str, int | float | bool]:
         """The constructor's arguments: `MultimodalAutoencoder(**model.get_config())` is the same model."""

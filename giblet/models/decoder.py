@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from giblet.models.encoder import CODEBOOK_SIZE
-from giblet.models.layers import check_shape, hidden_block, maybe_checkpoint, scaled
+from giblet.models.layers import (
+    check_shape,
+    hidden_block,
+    maybe_checkpoint,
+    present_modalities,
+    scaled,
+)
 
 
 class CodeHead(nn.Module):
@@ -28,6 +34,8 @@ class CodeHead(nn.Module):
 
 class MultimodalDecoder(nn.Module):
     """Reconstruct the stimulus from the bottleneck.
+
+    A modality of width 0 is absent: it has no decoder and no share of Layer 11, and its reconstruction is (batch, 0).
 
     Parameters
     ----------
@@ -62,18 +70,26 @@ class MultimodalDecoder(nn.Module):
         super().__init__()
         self.bottleneck_dim, self.use_encodec = bottleneck_dim, use_encodec
         self.gradient_checkpointing = gradient_checkpointing
-        n_modality = scaled(512, width)
-        widths = [bottleneck_dim, scaled(8000, width), scaled(4096, width), scaled(hidden_dim, width), 3 * n_modality]
+        n_codes = n_codebooks * audio_frames_per_tr if use_encodec else audio_dim
+        self.present = present_modalities(video_dim, n_codes, text_dim)
+        n_modality, n_hidden = scaled(512, width), scaled(1024, width)
+        n_shared = len(self.present) * n_modality
+        widths = [bottleneck_dim, scaled(8000, width), scaled(4096, width), scaled(hidden_dim, width), n_shared]
         self.trunk = nn.Sequential(*(hidden_block(i, o, dropout) for i, o in itertools.pairwise(widths)))
-        n_hidden = scaled(1024, width)
-        self.video_decoder = nn.Sequential(nn.Linear(n_modality, n_hidden), nn.ReLU(), nn.Linear(n_hidden, video_dim))
-        audio_head = (
-            CodeHead(n_hidden, n_codebooks, audio_frames_per_tr, scaled(32, width))
-            if use_encodec
-            else nn.Linear(n_hidden, audio_dim)
-        )
-        self.audio_decoder = nn.Sequential(nn.Linear(n_modality, n_hidden), nn.ReLU(), audio_head)
-        self.text_decoder = nn.Linear(n_modality, text_dim)
+        self.video_decoder = self.audio_decoder = self.text_decoder = None
+        if "video" in self.present:
+            self.video_decoder = nn.Sequential(
+                nn.Linear(n_modality, n_hidden), nn.ReLU(), nn.Linear(n_hidden, video_dim)
+            )
+        if "audio" in self.present:
+            head = (
+                CodeHead(n_hidden, n_codebooks, audio_frames_per_tr, scaled(32, width))
+                if use_encodec
+                else nn.Linear(n_hidden, audio_dim)
+            )
+            self.audio_decoder = nn.Sequential(nn.Linear(n_modality, n_hidden), nn.ReLU(), head)
+        if "text" in self.present:
+            self.text_decoder = nn.Linear(n_modality, text_dim)
 
     def forward(self, bottleneck: Tensor, audio_logits: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Decode (batch, bottleneck_dim) into `video_recon`, `audio_recon` and `text_recon`.
@@ -83,8 +99,9 @@ class MultimodalDecoder(nn.Module):
         """
         check_shape("bottleneck", bottleneck, (self.bottleneck_dim,))
         shared = maybe_checkpoint(self.trunk, bottleneck, self.gradient_checkpointing)
-        video, audio, text = torch.tensor_split(shared, 3, dim=1)
-        audio_recon = self.audio_decoder(audio)
+        parts = dict(zip(self.present, torch.tensor_split(shared, len(self.present), dim=1), strict=True))
+        recon = {name: getattr(self, f"{name}_decoder")(part) for name, part in parts.items()}
         if self.use_encodec and not audio_logits:
-            audio_recon = audio_recon.argmax(dim=-1)
-        return self.video_decoder(video), audio_recon, self.text_decoder(text)
+            recon["audio"] = recon["audio"].argmax(dim=-1)
+        absent = shared.new_zeros(len(shared), 0)
+        return tuple(recon.get(name, absent) for name in ("video", "audio", "text"))

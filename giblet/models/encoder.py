@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from giblet.models.layers import check_shape, hidden_block, maybe_checkpoint, scaled
+from giblet.models.layers import (
+    check_shape,
+    hidden_block,
+    maybe_checkpoint,
+    present_modalities,
+    scaled,
+)
 
 CODEBOOK_SIZE = 1024  # entries in each EnCodec codebook
 
@@ -46,6 +52,8 @@ class TextEncoder(nn.Sequential):
 class MultimodalEncoder(nn.Module):
     """Predict every voxel from a stimulus, then squeeze the voxels into the bottleneck.
 
+    A modality of width 0 is absent: its input is (batch, 0), and it has no sub-encoder.
+
     Parameters
     ----------
     video_input_dim : int
@@ -84,11 +92,22 @@ class MultimodalEncoder(nn.Module):
         self.use_encodec = use_encodec
         self.gradient_checkpointing = gradient_checkpointing
         self.audio_shape = (n_codebooks, audio_frames_per_tr) if use_encodec else (audio_features,)
-        outputs = (video_output_features, audio_output_features, text_output_features)
-        self.video_encoder = VideoEncoder(video_input_dim, outputs[0], width)
-        self.audio_encoder = AudioEncoder(torch.Size(self.audio_shape).numel(), outputs[1], width)
-        self.text_encoder = TextEncoder(text_dim, outputs[2], width)
-        n_concatenated, n_features = sum(scaled(n, width) for n in outputs), scaled(4096, width)
+        n_audio = torch.Size(self.audio_shape).numel()
+        self.present = present_modalities(video_input_dim, n_audio, text_dim)
+        outputs = {
+            "video": video_output_features,
+            "audio": audio_output_features,
+            "text": text_output_features,
+        }
+        self.video_encoder = self.audio_encoder = self.text_encoder = None
+        if "video" in self.present:
+            self.video_encoder = VideoEncoder(video_input_dim, outputs["video"], width)
+        if "audio" in self.present:
+            self.audio_encoder = AudioEncoder(n_audio, outputs["audio"], width)
+        if "text" in self.present:
+            self.text_encoder = TextEncoder(text_dim, outputs["text"], width)
+        n_concatenated = sum(scaled(outputs[name], width) for name in self.present)
+        n_features = scaled(4096, width)
         self.to_features = nn.Sequential(nn.Linear(n_concatenated, n_features), nn.ReLU())  # Layer 4
         self.to_voxels = nn.Linear(n_features, n_voxels)  # Layer 5
         self.to_bottleneck = nn.Linear(n_voxels, bottleneck_dim)  # Layer 6
@@ -103,10 +122,10 @@ class MultimodalEncoder(nn.Module):
         check_shape("text", text, (self.text_dim,))
         if self.use_encodec:  # codes are categories 0..1023; centred so that Layer 2B starts near zero
             audio = audio.flatten(1).to(text.dtype) * (2 / (CODEBOOK_SIZE - 1)) - 1
-        sub_encoders = (self.video_encoder, self.audio_encoder, self.text_encoder)
+        stimulus = {"video": video, "audio": audio, "text": text}
         features = [
-            maybe_checkpoint(encoder, x, self.gradient_checkpointing)
-            for encoder, x in zip(sub_encoders, (video, audio, text), strict=True)
+            maybe_checkpoint(getattr(self, f"{name}_encoder"), stimulus[name], self.gradient_checkpointing)
+            for name in self.present
         ]
         fmri_pred = self.to_voxels(self.to_features(torch.cat(features, dim=1)))
         return fmri_pred, self.to_bottleneck(fmri_pred)

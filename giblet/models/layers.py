@@ -12,6 +12,15 @@ def scaled(n_units: int, width: float) -> int:
     return max(1, round(n_units * width))
 
 
+def present_modalities(video_dim: int, audio_dim: int, text_dim: int) -> tuple[str, ...]:
+    """The modalities that are not absent: those of width above 0, in the order video, audio, text."""
+    widths = {"video": video_dim, "audio": audio_dim, "text": text_dim}
+    present = tuple(name for name, n_values in widths.items() if n_values > 0)
+    if not present:
+        raise ValueError(f"the widths are {widths}, expected one above 0: a model needs a stimulus.")
+    return present
+
+
 def hidden_block(n_in: int, n_out: int, dropout: float) -> nn.Sequential:
     """Linear + BatchNorm + ReLU + Dropout: (batch, n_in) -> (batch, n_out)."""
     return nn.Sequential(nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU(), nn.Dropout(dropout))

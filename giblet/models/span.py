@@ -175,16 +175,24 @@ class SpanAutoencoder(MultimodalAutoencoder):
         sizes = {"video_dim": video_basis.n_coordinates, "n_voxels": fmri_basis.n_coordinates}
         self.core = MultimodalAutoencoder(**(self._config | sizes))
         self.core.n_values = self.n_values
-        for layer, basis in ((self._first_layer, video_basis), (self.core.encoder.to_bottleneck, fmri_basis)):
-            for parameter in layer.parameters():
+        for name, basis in self._input_layers.items():
+            for parameter in self.core.get_submodule(name).parameters():
                 nn.init.uniform_(parameter, -(basis.n_values**-0.5), basis.n_values**-0.5)
         views = {"encoder": SpanEncoder(self.core.encoder, video_basis, fmri_basis)}
         views["decoder"] = SpanDecoder(self.core.decoder, video_basis)
         self.__dict__.update(views)  # their parameters are those of core, and counted there
 
     @property
-    def _first_layer(self) -> nn.Linear:
-        return self.core.encoder.video_encoder[0][0]
+    def _input_layers(self) -> dict[str, Basis]:
+        """Layers of `core` that read coordinates, with their bases."""
+        layers = {"encoder.video_encoder.0.0": self.video_basis, "encoder.to_bottleneck": self.fmri_basis}
+        return {name: basis for name, basis in layers.items() if basis.n_values > 0}
+
+    @property
+    def _output_layers(self) -> dict[str, Basis]:
+        """Layers of `core` that give coordinates, with their bases."""
+        layers = {"encoder.to_voxels": self.fmri_basis, "decoder.video_decoder.2": self.video_basis}
+        return {name: basis for name, basis in layers.items() if basis.n_values > 0}
 
     def memory_estimate(self, batch_size: int = 32) -> dict[str, int]:
         """Bytes to train `core` in float32 with Adam, as `MultimodalAutoencoder.memory_estimate`."""
@@ -196,13 +204,10 @@ class SpanAutoencoder(MultimodalAutoencoder):
         with torch.device("meta"):
             direct = MultimodalAutoencoder(**self._config)
         state = {name: value.clone() for name, value in self.core.state_dict().items()}
-        for name, basis in (("encoder.to_voxels", self.fmri_basis), ("decoder.video_decoder.2", self.video_basis)):
+        for name, basis in self._output_layers.items():
             state[f"{name}.weight"] = basis.expand(state[f"{name}.weight"].T).T.contiguous()
             state[f"{name}.bias"] = basis.expand(state[f"{name}.bias"])
-        for name, basis in (
-            ("encoder.video_encoder.0.0", self.video_basis),
-            ("encoder.to_bottleneck", self.fmri_basis),
-        ):
+        for name, basis in self._input_layers.items():
             state[f"{name}.weight"] = basis.expand(state[f"{name}.weight"])
         direct.load_state_dict(state, assign=True)
         return direct.train(self.training)

@@ -57,9 +57,11 @@ def layer_table(model: MultimodalAutoencoder) -> list[Layer]:
         with FlopCounterMode(display=False) as counter:
             twin(*inputs)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    rows = []
+    rows, modules = [], dict(twin.named_modules())
     for number, (name, path) in LAYERS.items():
-        module = twin.get_submodule(path)
+        if path not in modules:  # of an absent modality
+            continue
+        module = modules[path]
         linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
         widths = (linear[0].in_features, *(m.out_features for m in linear))
         parameters = sum(p.numel() for p in module.parameters())

@@ -24,6 +24,8 @@ def plot_architecture(model: MultimodalAutoencoder) -> Figure:
     for number, row in rows.items():
         _draw_layer(ax, row, *PLACES[number])
     for row, modality, first, last in ((1, "video", "2A", "12A"), (0, "audio", "2B", "12B"), (-1, "text", "2C", "12C")):
+        if first not in rows:
+            continue
         _draw_box(ax, 0, row, COLOURS[modality], f"{modality}\n{rows[first].widths[0]:,}", "Layer 1")
         _draw_box(ax, 10, row, COLOURS[modality], f"{modality}_recon\n{rows[last].widths[-1]:,}", "Layer 13")
         _arrow(ax, (0, row), (1, row))

@@ -45,9 +45,10 @@ def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
     for ax, tr in zip(figure.subplots(1, len(trs)), trs, strict=True):
         item = dataset[int(np.flatnonzero(dataset.tr_index == tr)[0])]
         ax.imshow(item["video"].numpy().reshape(-1, *video.frame_shape)[0], cmap="gray", vmin=0, vmax=1)
-        ((words, _),) = dataset.text_processor.features_to_text(item["text"][None])[0]
+        if "text" in dataset.present:
+            ((words, _),) = dataset.text_processor.features_to_text(item["text"][None])[0]
+            ax.set_xlabel(_wrapped(words), fontsize="x-small")
         ax.set_title(f"TR {tr}", fontsize="small")
-        ax.set_xlabel(_wrapped(words), fontsize="x-small")
         ax.set_xticks([])
         ax.set_yticks([])
     return figure

@@ -1,6 +1,8 @@
 """Reconstructions to look at, listen to and read, beside the movie and beside what should fail."""
 
+import base64
 import io
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -21,7 +23,7 @@ from giblet.analysis.scores import score_trs
 from giblet.analysis.tables import identify_source, reconstruction_table
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE
-from giblet.data.media import write_movie
+from giblet.data.media import Played, decode_media, write_movie, write_wav
 from giblet.files import atomic_path
 from giblet.models import MultimodalAutoencoder
 
@@ -124,6 +126,31 @@ def embed_sounds(sounds: Mapping[str, np.ndarray]) -> HTML:
     return HTML(f"<table>{''.join(rows)}</table>")
 
 
+def decode_players(players: Video | Audio | HTML | str) -> list[Played]:
+    """What films and sounds embedded in a notebook decode to: bytes differ from CPU to CPU.
+
+    Parameters
+    ----------
+    players : Video, Audio, HTML or str
+        As from `embed_side_by_side` or `embed_sounds`, or the HTML of a stored output.
+
+    Returns
+    -------
+    list of Played
+        One a player, in their order.
+
+    Raises
+    ------
+    ValueError
+        If nothing is embedded, or what is embedded cannot be decoded.
+    """
+    html = players if isinstance(players, str) else players._repr_html_()
+    encoded = re.findall(r"data:(?:video|audio)/[^;,]+;base64,([A-Za-z0-9+/=\s]+)", html)
+    if not encoded:
+        raise ValueError("no film and no sound is embedded here: embed with `embed=True`.")
+    return [decode_media(base64.b64decode(data)) for data in encoded]
+
+
 def plot_spectrograms(audio: Mapping[str, Tensor], processor: AudioProcessor, title: str = "") -> Figure:
     """Log-mel spectrograms of (n_trs, n_features) of the same TRs, one below the other, on one colour scale."""
     spectra = {name: processor.log_power(values) for name, values in audio.items()}
@@ -207,6 +234,7 @@ def write_reconstructions(
     `films.mp4` shows the movie and its reconstructions side by side, with the sound from the measured brain; each
     source also has a film with its own sound. `film_strips.png`, `spectrograms.png` and `identification.png` are the
     figures, `scores.csv` has every score of every TR, `table.csv` their means, and `text.csv` the nearest annotations.
+    What belongs to a modality that is absent is left out.
     """
     out, simulated = Path(out), "SIMULATED data: " if whole.simulated else ""
     out.mkdir(parents=True, exist_ok=True)
@@ -215,30 +243,55 @@ def write_reconstructions(
         recon[source] = collect(reconstruct(source, model, test, subject))
         scores[source] = score_trs(iter([recon[source]]), test)
         identified[source] = identify_source(source, model, whole, test, subject=subject)
-    video, audio, text = ({name: values[n] for name, values in recon.items()} for n in ("video", "audio", "text"))
-    _write_films(out, video, audio, test)
-    rows = np.linspace(0, test.n_trs - 1, 8).astype(int)
-    figures = {"film_strips": plot_film_strips(video, rows, test, f"{simulated}held-out film and reconstructions")}
+    by_modality = {n: {name: values[n] for name, values in recon.items()} for n in test.present}
+    _write_films(out, by_modality, test)
+    figures = _reconstruction_figures(by_modality, test, simulated)
     figures["identification"] = plot_identification(identified, f"{simulated}identification of held-out TRs")
-    if test.audio_processor.mel_shape is not None:
-        first = {name: values[:20] for name, values in audio.items()}
-        figures["spectrograms"] = plot_spectrograms(first, test.audio_processor, f"{simulated}held-out sound")
     for name, figure in figures.items():
         with atomic_path(out / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=110)
     table = reconstruction_table(scores, identified, test)
-    nearest = {name: [best[0][0] for best in test.text_processor.features_to_text(x)] for name, x in text.items()}
     tables = {"scores": pd.concat(scores, axis=1), "table": table}
-    tables["text"] = pd.DataFrame(nearest, index=pd.Index(test.tr_index, name="TR"))
+    if "text" in by_modality:
+        tables["text"] = _nearest_annotations(by_modality["text"], test)
     for name, values in tables.items():
         with atomic_path(out / f"{name}.csv") as temporary:
             values.to_csv(temporary)
     return table
 
 
-def _write_films(out: Path, video: Mapping[str, Tensor], audio: Mapping[str, Tensor], test: MultimodalDataset) -> None:
+def _reconstruction_figures(
+    by_modality: Mapping[str, Mapping[str, Tensor]], test: MultimodalDataset, simulated: str
+) -> dict[str, Figure]:
+    figures = {}
+    if "video" in by_modality:
+        rows = np.linspace(0, test.n_trs - 1, 8).astype(int)
+        title = f"{simulated}held-out film and reconstructions"
+        figures["film_strips"] = plot_film_strips(by_modality["video"], rows, test, title)
+    if "audio" in by_modality and test.audio_processor.mel_shape is not None:
+        first = {name: values[:20] for name, values in by_modality["audio"].items()}
+        title = f"{simulated}held-out sound"
+        figures["spectrograms"] = plot_spectrograms(first, test.audio_processor, title)
+    return figures
+
+
+def _nearest_annotations(text: Mapping[str, Tensor], test: MultimodalDataset) -> pd.DataFrame:
+    nearest = {}
+    for name, values in text.items():
+        nearest[name] = [best[0][0] for best in test.text_processor.features_to_text(values)]
+    return pd.DataFrame(nearest, index=pd.Index(test.tr_index, name="TR"))
+
+
+def _write_films(out: Path, by_modality: Mapping[str, Mapping[str, Tensor]], test: MultimodalDataset) -> None:
+    """Films with sound; sounds alone where there is no video."""
+    audio = by_modality.get("audio", {})
     sounds = {name: test.audio_processor.features_to_sound(values) for name, values in audio.items()}
-    write_side_by_side(out / "films.mp4", video, test.video_processor, sounds["measured"])
-    for name, values in video.items():
-        frames, processor = to_frames(values, test.video_processor), test.video_processor
-        write_movie(out / f"{name}.mp4", frames, processor.n_frames / processor.tr, sounds[name], RATE)
+    if "video" not in by_modality:
+        for name, sound in sounds.items():
+            write_wav(out / f"{name}.wav", sound, RATE)
+        return
+    processor = test.video_processor
+    write_side_by_side(out / "films.mp4", by_modality["video"], processor, sounds.get("measured"))
+    for name, values in by_modality["video"].items():
+        frames = to_frames(values, processor)
+        write_movie(out / f"{name}.mp4", frames, processor.n_frames / processor.tr, sounds.get(name), RATE)

@@ -76,7 +76,7 @@ def plot_knock_out(table: pd.DataFrame, simulated: bool) -> Figure:
 def plot_prediction(
     r: np.ndarray, table: pd.DataFrame, dataset: MultimodalDataset, planted: dict | None = None, n_stills: int = 6
 ) -> Figure:
-    """Stills of the held-out film, the map of held-out r, and r by network on its null.
+    """Stills of the held-out film where it has pictures, the map of held-out r, and r by network on its null.
 
     Parameters
     ----------
@@ -87,15 +87,8 @@ def plot_prediction(
     """
     figure = Figure(figsize=(10, 8))
     simulated = "SIMULATED data: " if dataset.simulated else ""
-    figure.text(0.5, 0.97, f"{simulated}stills of the held-out film, as the model sees them", ha="center", size=12)
-    video, shown = dataset.video_processor, np.linspace(0, dataset.n_trs - 1, n_stills).astype(int)
-    for position, index in enumerate(shown):
-        ax = figure.add_axes((0.02 + 0.96 * position / n_stills, 0.82, 0.94 / n_stills, 0.12))
-        ax.imshow(
-            dataset[int(index)]["video"].numpy().reshape(-1, video.height, video.width)[0], cmap="gray", vmin=0, vmax=1
-        )
-        ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small", pad=3)
-        ax.axis("off")
+    if "video" in dataset.present:
+        _draw_stills(figure, dataset, n_stills)
     figure.text(
         0.5,
         0.775,
@@ -107,3 +100,19 @@ def plot_prediction(
     networks = plot_network_table(table, planted, figure.add_axes((0.36, 0.07, 0.61, 0.38)))
     networks.set_title(f"{simulated}held-out r by network", x=0.14)
     return figure
+
+
+def _draw_stills(figure: Figure, dataset: MultimodalDataset, n_stills: int) -> None:
+    """The first frame of some TRs, across the top, in grey or colour as the model gets it."""
+    simulated = "SIMULATED data: " if dataset.simulated else ""
+    title = f"{simulated}stills of the held-out film, as the model sees them"
+    figure.text(0.5, 0.97, title, ha="center", size=12)
+    video = dataset.video_processor
+    shown = np.linspace(0, dataset.n_trs - 1, n_stills).astype(int)
+    for position, index in enumerate(shown):
+        place = (0.02 + 0.96 * position / n_stills, 0.82, 0.94 / n_stills, 0.12)
+        ax = figure.add_axes(place)
+        frames = dataset[int(index)]["video"].numpy().reshape(-1, *video.frame_shape)
+        ax.imshow(frames[0], cmap="gray", vmin=0, vmax=1)
+        ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small", pad=3)
+        ax.axis("off")

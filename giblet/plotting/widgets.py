@@ -12,7 +12,13 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from giblet.analysis.lesion_effects import lesion_effects, random_regions, size_bin
+from giblet.analysis.lesion_effects import (
+    lesion_effects,
+    mean_costs,
+    no_null,
+    random_regions,
+    size_bin,
+)
 from giblet.analysis.lesions import FILLS, MODES, LesionScores
 from giblet.analysis.reconstruction import source_fmri
 from giblet.analysis.regions import Regions, voxel_coordinates
@@ -126,7 +132,10 @@ class LesionExplorer:
         self.picture_brain.observe(self._clicked, "clicked")
         self.bars = widgets.Image(format="png", layout=widgets.Layout(width="336px", flex="0 0 auto"))
         self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.title.value = f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
+        if "video" in self.dataset.present:
+            self.title.value = (
+                f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
+            )
         left = widgets.VBox([widgets.HBox([self.tr, self.play]), self.source, self.units, self.region])
         right = widgets.VBox([self.mode, self.fill, self.strength, self.picture_brain])
         below = widgets.HBox([self.bars, widgets.VBox([self.words, self.sounds])])
@@ -188,18 +197,22 @@ class LesionExplorer:
     def draw(self) -> None:
         """The pictures: film, intact, lesioned and their difference; and the lesion on the brain."""
         with self._lock:
-            row, scores = self.tr.value, self.scores[self.source.value]
-            intact, lesioned = self._frames(torch.cat([scores.bottleneck[[row]], self.bottleneck([row])]))
-            video = self.dataset.video_processor
-            film = self.dataset.features.video[self.dataset.tr_index[row]].reshape(-1, *video.frame_shape)
-            shown = [film[video.n_frames // 2] / np.float32(255), intact, lesioned, 0.5 + lesioned - intact]
-            picture = np.concatenate(
-                [np.pad(x, ((0, 0), (0, 4)) + ((0, 0),) * (x.ndim - 2), constant_values=1) for x in shown], 1
-            )
-            self.picture.value = encode_png((picture.clip(0, 1) * 255).astype(np.uint8))
+            if "video" in self.dataset.present:
+                self._draw_film(self.tr.value)
             voxels = self.lesioned_voxels
             hurt = ~voxels if self.mode.value == "only" and voxels.any() else voxels
             self.picture_brain.png = encode_png(self.brain.paint({(214, 39, 40): hurt}))
+
+    def _draw_film(self, row: int) -> None:
+        scores = self.scores[self.source.value]
+        intact, lesioned = self._frames(torch.cat([scores.bottleneck[[row]], self.bottleneck([row])]))
+        video = self.dataset.video_processor
+        film = self.dataset.features.video[self.dataset.tr_index[row]].reshape(-1, *video.frame_shape)
+        shown = [film[video.n_frames // 2] / np.float32(255), intact, lesioned, 0.5 + lesioned - intact]
+        picture = np.concatenate(
+            [np.pad(x, ((0, 0), (0, 4)) + ((0, 0),) * (x.ndim - 2), constant_values=1) for x in shown], 1
+        )
+        self.picture.value = encode_png((picture.clip(0, 1) * 255).astype(np.uint8))
 
     def settle(self) -> None:
         """Sound and text of the TR, and the bars of the effect beside their null."""
@@ -237,9 +250,14 @@ class LesionExplorer:
         return lesion_effects(scores, lesioned, self._null(scores), self.mode.value)
 
     def _null(self, scores: LesionScores) -> dict[str, np.ndarray]:
-        """Random regions, and as many random units, of the size of the lesion; kept for the next time."""
+        """Costs of as large random regions, and as many random units; kept for the next time.
+
+        NaN where nothing is lesioned.
+        """
         n_voxels, n_units = int(self.lesioned_voxels.sum()), len(self.lesioned_units)
-        size = size_bin(n_voxels, len(self.coordinates)) if n_voxels else 0
+        if n_voxels == 0 and n_units == 0:
+            return no_null(scores.names, self.n_permute)
+        size = size_bin(n_voxels, len(self.coordinates))
         settings = (self.fill.value, self.strength.value, self.mode.value)
         key = (self.source.value, size, n_units, *settings)
         if key not in self.nulls:
@@ -250,7 +268,7 @@ class LesionExplorer:
             units = [rng.choice(every, n_units, replace=False) for _ in range(self.n_permute)]
             drawn = [scores.lesioned(v, u, *settings) for v, u in zip(voxels, units, strict=True)]
             found = scores.of_bottlenecks(torch.stack(drawn))
-            self.nulls[key] = {name: np.nanmean(scores.intact[name] - x, axis=1) for name, x in found.items()}
+            self.nulls[key] = mean_costs(scores.intact, found)
         return self.nulls[key]
 
     def _draw_bars(self) -> None:
@@ -258,11 +276,17 @@ class LesionExplorer:
         figure = Figure(figsize=(4.2, 2.4), dpi=80, layout="constrained")
         ax = figure.subplots()
         place = np.arange(len(effects))
-        low, high = np.array([np.quantile(effect.null, [0.025, 0.975]) for effect in effects.values()]).T
-        ax.bar(place, [effect.effect for effect in effects.values()], color="tab:red", width=0.5, label="this lesion")
+        null = np.array([effect.null for effect in effects.values()])
+        null = np.where(np.isfinite(null).all(1, keepdims=True), null, np.nan)
+        low, high = np.quantile(null, [0.025, 0.975], axis=1)
+        lost = np.array([effect.effect for effect in effects.values()])
+        lost = np.where(np.isfinite(lost), lost, np.nan)
+        ax.bar(place, lost, color="tab:red", width=0.5, label="this lesion")
         ax.bar(place, high - low, bottom=low, width=0.8, color="0.6", alpha=0.6, label="95 % of random ones")
         ax.axhline(0, color="0.3", lw=1)
-        ax.set_xticks(place, [f"{name}\np = {effect.p:.3f}" for name, effect in effects.items()], fontsize="small")
+        p = {name: effect.p for name, effect in effects.items()}
+        told = [f"{name}\n" + ("no p" if np.isnan(p[name]) else f"p = {p[name]:.3f}") for name in p]
+        ax.set_xticks(place, told, fontsize="small")
         ax.set_ylabel("lost (R2; text: cosine)", fontsize="small")
         label = "SIMULATED data" if self.dataset.simulated else ""
         ax.set_title(f"{label} {self.source.value} brain".strip(), fontsize="small")

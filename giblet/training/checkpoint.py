@@ -16,6 +16,7 @@ from giblet.files import alone, atomic_path, remove_leftovers
 from giblet.models import MultimodalAutoencoder, Span, SpanAutoencoder
 from giblet.training.distributed import rank
 
+SMOOTHED_EPOCHS = 5  # over which validation r is averaged
 VERSIONS = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
 
 
@@ -76,14 +77,28 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
 
 
 def best_epoch(history: list[dict]) -> int:
-    """Epoch (0-based) with the lowest validation loss so far."""
-    return min(range(len(history)), key=lambda epoch: history[epoch]["val"]["total"])
+    """Epoch (0-based) with the highest validation r so far, smoothed; of equals the first.
+
+    The r of an epoch is the mean over itself and the four epochs before it, as single epochs are noisy. Without
+    validation TRs it is the last epoch.
+    """
+    if not history[-1]["val"]:
+        return len(history) - 1
+    r = [entry["val"]["r"] for entry in history]
+    smooth = [np.mean(r[max(0, epoch + 1 - SMOOTHED_EPOCHS) : epoch + 1]) for epoch in range(len(r))]
+    return int(np.argmax(np.round(smooth, 12)))  # rounded, so that equals are equal
+
+
+def epoch_loss(entry: dict) -> float:
+    """Validation loss of an epoch, or its training loss without validation TRs."""
+    return (entry["val"] or entry["train"])["total"]
 
 
 class RunFolder:
     """A run on disk; rank 0 writes for all.
 
-    `last.pt` holds all of it, and `log.jsonl`, `best.pt` and `best.safetensors` show parts of it.
+    `last.pt` holds all of it, and `log.jsonl`, `best.pt` and `best.safetensors` show parts of it; the last line of the
+    log of a finished run is its verdict.
     """
 
     def __init__(self, path: str | Path):
@@ -118,6 +133,19 @@ class RunFolder:
         save_checkpoint(self.last, last)
         self._export(last)
 
+    def log_verdict(self, epoch: int, verdict: dict) -> None:
+        """Append a line to the log: how the kept epoch (0-based) predicts the test TRs."""
+        log = self.path / "log.jsonl"
+        lines = [line for line in log.read_text().splitlines() if "verdict" not in json.loads(line)]
+        with atomic_path(log) as temporary:
+            temporary.write_text("\n".join([*lines, json.dumps({"kept": epoch, "verdict": verdict})]) + "\n")
+
+    def read_verdict(self, epoch: int) -> dict | None:
+        """What `log_verdict` wrote of this epoch, if it did."""
+        *_, last = (self.path / "log.jsonl").read_text().splitlines()
+        entry = json.loads(last)
+        return entry["verdict"] if entry.get("kept") == epoch else None
+
     def read(self, mmap: bool = False) -> dict | None:
         """`last.pt`, if there is one; a kill may have come before its best weights were written."""
         if not self.last.exists():
@@ -132,7 +160,7 @@ class RunFolder:
         if not last["history"] or self._exported == best_epoch(last["history"]):
             return
         entry = last["history"][best_epoch(last["history"])]
-        contents = {"epoch": entry["epoch"], "loss": entry["val"]["total"], "model_state_dict": last["best"]}
+        contents = {"epoch": entry["epoch"], "loss": epoch_loss(entry), "model_state_dict": last["best"]}
         contents |= {name: last[name] for name in ("config", "training", "span")}
         save_weights(self.path / "best.safetensors", contents)
         save_checkpoint(self.path / "best.pt", contents)

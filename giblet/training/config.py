@@ -30,15 +30,16 @@ class TrainingConfig:
     clip_norm : float
         Largest norm of the gradient.
     patience : int
-        Epochs without a better validation loss before the run stops.
+        Epochs without a better validation r, see `best_epoch`, before the run stops.
     checkpoint_every : int
         Epochs between checkpoints: what an interruption can cost.
     random_state : int
         Seeds the order of the TRs and the dropout of every micro-batch.
     device : str
-        'auto' is the GPU if there is one (under `torchrun` each rank's own), else the CPU.
+        'auto' is the GPU if there is one (under `torchrun` each rank's own), else the CPU; or 'cpu', 'cuda', 'cuda:1'.
     precision : 'auto', 'bf16' or 'float32'
-        Of the arithmetic; weights are always float32. 'auto' is bfloat16 where the device computes in it.
+        Of the arithmetic; weights are always float32. 'auto' is bfloat16 on a GPU that computes in it. On a CPU it is
+        float32, whose results differ less between kinds of CPU; 'bf16' may be faster there.
     shard : bool
         Several ranks keep a share each of weights, gradients and optimiser state (FSDP2), for a model that does not
         fit one device.
@@ -77,20 +78,33 @@ def learning_rate_at(step: int, n_steps: int, config: TrainingConfig) -> float:
 
 
 def resolve_device(config: TrainingConfig) -> torch.device:
-    """The device to train on; of several GPUs that of this rank."""
+    """The device to train on; of several GPUs that of this rank.
+
+    Raises
+    ------
+    ValueError
+        If this torch has no such device, or it is none that giblet trains on.
+    """
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
+    kind = name.split(":")[0]
+    if kind not in ("cpu", "cuda"):
+        reason = "; 'mps' has no float64, in which scores are summed" if kind == "mps" else ""
+        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'{reason}.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is {name!r}, but torch {torch.__version__} finds no GPU: take 'cpu', or install a CUDA build."
+        )
+    try:
+        return torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
+    except RuntimeError:
+        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'.") from None
 
 
 def resolve_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: bfloat16 where asked for, or where 'auto' finds hardware for it."""
+    """The dtype of autocast: bfloat16 where asked for, or where 'auto' finds a GPU that computes in it."""
     if config.precision != "auto":
         return torch.bfloat16 if config.precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        fast = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if fast else torch.float32

@@ -43,7 +43,7 @@ def launch(
     Returns
     -------
     Path
-        The checkpoint with the lowest validation loss.
+        The checkpoint of the epoch with the highest validation r.
 
     Raises
     ------

@@ -86,7 +86,8 @@ def _smaller(
     if not isinstance(model, SpanAutoencoder):
         sizes = {name: min(config[name], n_trs) for name in ("video_dim", "n_voxels")}
         ways.append(("span training", config | sizes, batch_size, n_shards))
-        ways.append(("twice the frame_skip", config | {"video_dim": config["video_dim"] // 2}, batch_size, n_shards))
+        fewer = config | {"video_dim": config["video_dim"] // 2}
+        ways += [("twice the frame_skip", fewer, batch_size, n_shards)] * (config["video_dim"] > 1)
     ways += [(f"batches of {n}", config, n, n_shards) for n in (batch_size // 2, batch_size // 8) if n > 1]
     ways += [("shard", config, batch_size, n_ranks())] * (n_shards < n_ranks())
     fitting = []

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from giblet.analysis.verdict import Verdict, judge
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training.checkpoint import load_model
+from giblet.training.checkpoint import RunFolder, best_epoch, load_model
 from giblet.training.config import TrainingConfig, resolve_device
 from giblet.training.distributed import process_group, rank
 from giblet.training.trainer import PLACE, Trainer
@@ -19,6 +20,7 @@ from giblet.training.trainer import PLACE, Trainer
 # Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two CPU cores.
 VIDEO = VideoProcessor(height=45, width=80, frame_skip=4)
 # The mean response of several subjects has an MSE of about a fifth of audio's or text's; 10 puts the brain first.
+LAYER_3 = {"video": 1024, "audio": 256, "text": 256}  # features of each modality at width 1
 WEIGHTS = {"measured_weight": 1.0, "fmri_weight": 10.0}
 
 
@@ -38,12 +40,16 @@ FULL_SIZE = Recipe(VideoProcessor(), AudioProcessor("mel"), WEIGHTS)
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with its data: `data` maps 'train', 'val', 'test' and 'all' to data sets."""
+    """A trained model with its data: `data` maps 'train', 'val', 'test' and 'all' to data sets.
+
+    `verdict` says whether the model predicts the test TRs better than chance; the first rank alone has it.
+    """
 
     model: MultimodalAutoencoder
     data: dict[str, MultimodalDataset]
     history: list[dict]
     folder: Path
+    verdict: Verdict | None
 
 
 def open_data(data_dir: str | Path, recipe: Recipe = SMALL, progress: bool = True) -> dict[str, MultimodalDataset]:
@@ -74,11 +80,24 @@ def build_model(
         is what a `SpanAutoencoder` holds, and is taken wherever there are fewer TRs than pixels or voxels.
     """
     sizes = dataset.model_dims
+    settings = _recipe_settings(recipe, dataset.present) | settings
     direct = direct or dataset.n_trs >= max(sizes["video_dim"], sizes["n_voxels"])
     span = [] if direct else [fit_span(dataset, progress=progress)]
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        return (MultimodalAutoencoder if direct else SpanAutoencoder)(*span, **sizes, **(recipe.model | settings))
+        return (MultimodalAutoencoder if direct else SpanAutoencoder)(*span, **(sizes | settings))
+
+
+def _recipe_settings(recipe: Recipe, present: tuple[str, ...]) -> dict:
+    """The recipe's arguments of the model, its `width` raised where a modality is absent.
+
+    At a sixteenth of the seed's widths the text encoder alone would leave 16 numbers of the movie. So Layer 3 keeps the
+    96 features that the three encoders have together.
+    """
+    if "width" not in recipe.model:
+        return recipe.model
+    n_features = sum(LAYER_3[name] for name in present)
+    return recipe.model | {"width": recipe.model["width"] * sum(LAYER_3.values()) / n_features}
 
 
 def load_or_train(
@@ -94,6 +113,8 @@ def load_or_train(
     """Train the recipe's model on a data folder, once; under `torchrun`, with all ranks.
 
     With `shard` the first rank alone gets the whole model back.
+
+    A model that predicts the test TRs no better than chance says so, here and in the last line of the run's log.
 
     Parameters
     ----------
@@ -114,6 +135,20 @@ def load_or_train(
         key = json.dumps([data["train"].cache.name, model.get_config(), what, span], sort_keys=True)
         folder = Path(output_dir or Path(data_dir) / "runs" / hashlib.sha256(key.encode()).hexdigest()[:12])
         history = trainer.fit(folder, on_epoch, progress)
-        if config.shard and rank() == 0:  # shares cannot predict without the other ranks
+        first = rank() == 0
+        if config.shard and first:  # shares cannot predict without the other ranks
             model = load_model(folder / "best.pt")
-    return Run(model, data, history, folder)
+    verdict = _verdict(model, data, history, folder) if first else None
+    return Run(model, data, history, folder, verdict)
+
+
+def _verdict(model: MultimodalAutoencoder, data: dict, history: list[dict], folder: Path) -> Verdict:
+    """How the kept epoch predicts the test TRs, from the run's log or computed for it."""
+    log, epoch = RunFolder(folder), best_epoch(history)
+    logged = log.read_verdict(epoch)
+    verdict = Verdict(**logged) if logged else judge(model, data["train"], data["all"])
+    if not logged:
+        log.log_verdict(epoch, asdict(verdict))
+    if not verdict.above_chance:
+        print(verdict)
+    return verdict

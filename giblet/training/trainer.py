@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from giblet.data import CoordinateDataset
+from giblet.analysis.ceiling import shared_voxels
+from giblet.data import CoordinateDataset, MultimodalDataset
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training.checkpoint import RunFolder, TrainingError, best_epoch
+from giblet.training.checkpoint import RunFolder, TrainingError, best_epoch, epoch_loss
 from giblet.training.config import TrainingConfig, learning_rate_at, resolve_device, resolve_dtype
 from giblet.training.distributed import (
     all_sum,
@@ -34,7 +36,7 @@ PLACE = ("device", "shard")  # settings of where a run goes on, not of what it c
 
 
 class Trainer:
-    """Train a model, keeping the checkpoint with the lowest validation loss.
+    """Train a model, keeping the epoch with the highest validation r, see `best_epoch`.
 
     A run is a folder: `log.jsonl` (one line an epoch), `best.pt` and the same weights as `best.safetensors`, and
     `last.pt`, from which an interrupted run goes on exactly as if it had not been interrupted. SIGTERM, SIGUSR1 and
@@ -49,7 +51,8 @@ class Trainer:
         A `SpanAutoencoder` trains in coordinates.
     train, val : Dataset
         Indexed by a list they give a batch: a dict with `video, audio, text, fmri` and whatever else `compute_loss`
-        takes, as `MultimodalDataset` does. For a `SpanAutoencoder`: `MultimodalDataset`s with `average=True`.
+        takes, as `MultimodalDataset` does. For a `SpanAutoencoder`: `MultimodalDataset`s with `average=True`. An empty
+        `val` validates nothing: the last epoch is kept.
     config : TrainingConfig
     """
 
@@ -58,7 +61,7 @@ class Trainer:
         self.config = replace(config, micro_batches=config.micro_batches or n_ranks())
         self.device = resolve_device(config)
         self.dtype = resolve_dtype(config, self.device)
-        self.model, self.core = model, model
+        self.model, self.core, self._train_set = model, model, train
         if isinstance(model, SpanAutoencoder):
             self.core = model.core
             train, val = CoordinateDataset(train, model.span), CoordinateDataset(val, model.span, voxels=True)
@@ -104,8 +107,8 @@ class Trainer:
         Returns
         -------
         list of dict
-            One entry an epoch: `epoch, step, learning_rate, train` and `val` (the losses; `val` also has `r`, the
-            mean over voxels of the correlation over time).
+            One entry per epoch: `epoch, step, learning_rate, train` and `val` (the losses; `val` also has `r`, see
+            `evaluate`, and is empty without validation TRs).
 
         Raises
         ------
@@ -171,7 +174,7 @@ class Trainer:
             "step": self.step,
             "learning_rate": learning_rate_at(self.step - 1, self.n_steps, self.config),
             "train": {name: value / len(self.train) for name, value in self._sums.items()},
-            "val": self.evaluate(self.val),
+            "val": self.evaluate(self.val) if len(self.val) else {},
         }
         self.history.append(entry)
         self._sums = {}
@@ -179,7 +182,7 @@ class Trainer:
             self._keep_best(self.model.state_dict())
         if len(self.history) % self.config.checkpoint_every == 0 or self._finished():
             self._save(folder)
-        bar.set_postfix({name: f"{entry['val'][name]:.3f}" for name in ("total", "r")})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in entry["val"].items() if name in ("total", "r")})
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Iterator[dict[str, Tensor]]]]:
         """From step `first` of an epoch on: the TRs of the whole batch, and this rank's micro-batches of it."""
@@ -237,7 +240,11 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, data: Dataset) -> dict[str, float]:
-        """Losses over a data set, and `r`: the mean over voxels of the correlation of predicted and measured fMRI."""
+        """Losses over a data set, and `r`: the correlation over time of predicted and measured fMRI.
+
+        It is the mean over the voxels that the training subjects share, see `shared_voxels`, or over all voxels of
+        data that are no `MultimodalDataset`.
+        """
         self.model.eval()
         parts = [torch.tensor_split(rows, n_ranks()) for rows in torch.arange(len(data)).split(self.config.batch_size)]
         sums, moments = 0, 0
@@ -255,7 +262,14 @@ class Trainer:
         means = (all_sum(sums.to(self.device)) / len(data)).tolist()
         x, y, xx, yy, xy = all_sum(moments)
         r = (xy - x * y) / ((xx - x**2) * (yy - y**2)).clamp(min=1e-12).sqrt()
-        return dict(zip(losses, means, strict=True)) | {"r": r.mean().item()}
+        return dict(zip(losses, means, strict=True)) | {"r": r[self._scored_voxels].mean().item()}
+
+    @cached_property
+    def _scored_voxels(self) -> Tensor | slice:
+        """Voxels whose r chooses the epoch."""
+        if not isinstance(self._train_set, MultimodalDataset):
+            return slice(None)
+        return torch.from_numpy(shared_voxels(self._train_set)).to(self.device)
 
     def _keep_best(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():
@@ -267,7 +281,7 @@ class Trainer:
         best = state if at_best else gather(self._best)  # torch.save writes shared tensors once
         if rank() > 0:
             return
-        last = {"epoch": len(self.history) - 1, "loss": self.history[-1]["val"]["total"] if self.history else None}
+        last = {"epoch": len(self.history) - 1, "loss": epoch_loss(self.history[-1]) if self.history else None}
         last |= {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
         last |= {"model_state_dict": state, "optimizer_state_dict": optimizer, "best": best}
         folder.write(last | {"step": self.step, "history": self.history, "sums": self._sums})

@@ -35,9 +35,16 @@ def test_short_run():
         split_trs((100, 38), FRACTIONS, gap=17)
 
 
+def test_without_validation_trs():
+    labels = split_trs((117,), (0.75, 0, 0.25), gap=17)
+    assert labels.tolist() == ["train"] * 75 + ["gap"] * 17 + ["test"] * 25
+    labels = split_trs((50, 60), (0.75, 0, 0.25), gap=17, test_runs=[1])
+    assert labels.tolist() == ["train"] * 50 + ["test"] * 60
+
+
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.6, 0.2, 0.3), (1.0, 0.0, 0.0), (1.2, -0.4, 0.2)])
 def test_bad_fractions(fractions):
-    with pytest.raises(ValueError, match=r"expected three positive numbers \(train, val, test\) of sum 1"):
+    with pytest.raises(ValueError, match=r"expected \(train, val, test\) of sum 1"):
         split_trs((100,), fractions, gap=17)
 
 

@@ -85,3 +85,98 @@ def test_null_is_made_of_other_windows(rng):
     assert found.null.mean() == pytest.approx(np.mean(means), abs=0.005)
     assert found.null.min() >= (min(means[0]) + min(means[1])) / 2 - 1e-6
     assert found.null.max() <= (max(means[0]) + max(means[1])) / 2 + 1e-6
+
+
+def split_of_two_runs():
+    """Two runs of 93 TRs, the last 14 of each held out."""
+    run, tr_index = np.repeat([0, 1], 93), np.arange(186)
+    held_out = np.isin(tr_index, [*range(79, 93), *range(172, 186)])
+    return run, held_out, tr_index
+
+
+def test_reconstructions_that_are_the_same_at_all_times():
+    run, held_out, tr_index = split_of_two_runs()
+    for seed in range(40):
+        one = np.random.default_rng(seed).standard_normal((1, held_out.sum()))
+        found = identify(np.repeat(one, 186, axis=0), run, held_out, tr_index, 18, n_permute=200)
+        assert found.p == 1
+        low, high = found.interval()
+        assert low < found.two_way.mean() < high
+
+
+def test_the_mean_is_alike_to_nothing():
+    run, held_out, tr_index = split_of_two_runs()
+    found = identify(np.zeros((186, 28), np.float32), run, held_out, tr_index, 18, n_permute=50)
+    assert found.p == 1
+    assert found.interval() == (0.5, 0.5)
+    assert np.all(found.two_way == 0.5)
+
+
+def test_p_of_a_constant_in_either_precision():
+    share = np.full(28, np.float32(0.484))
+    null = np.full(200, 0.484)
+    found = Identification(share, 1 + share, np.ones(28), np.arange(28), np.zeros(28), null)
+    assert found.p == 1
+    assert found.interval() == pytest.approx((0.484, 0.484), abs=1e-6)
+
+
+def test_trs_of_the_same_text_tie_but_for_rounding(rng):
+    """As many reconstructions as TRs, none of which is annotated: their features are all one."""
+    run, held_out, tr_index = split_of_two_runs()
+    recon = rng.standard_normal((186, 300)).astype(np.float32)
+    target = np.tile(rng.standard_normal(300).astype(np.float32), (28, 1))
+    noise = rng.uniform(-2e-7, 2e-7, (186, 28)) * np.abs(recon @ target.T).max()
+    for similarity in (recon @ target.T, (recon @ target.T + noise).astype(np.float32)):
+        found = identify(similarity, run, held_out, tr_index, 18, n_permute=200)
+        assert np.all(found.two_way == 0.5)
+        assert found.p == 1
+
+
+def test_some_trs_of_the_same_text_tie_but_for_rounding(rng):
+    """Rounding moves nothing where three quarters of the TRs share one sentence."""
+    run, held_out, tr_index = split_of_two_runs()
+    exact = rng.integers(-50, 50, (186, 28)) / 50
+    exact[:, rng.permutation(28)[:21]] = exact[:, :1]
+    rounded = (exact + rng.uniform(-1e-7, 1e-7, exact.shape)).astype(np.float32)
+    settings = (run, held_out, tr_index, 18, 200)
+    found, expected = identify(rounded, *settings), identify(exact, *settings)
+    two_way, _ = by_loop(exact[held_out], tr_index[held_out], run[held_out], 18)
+    assert np.allclose(expected.two_way, two_way, atol=1e-12)
+    assert np.array_equal(found.two_way, expected.two_way)
+    assert np.array_equal(found.null, expected.null)
+    assert found.p == expected.p
+
+
+def test_a_share_that_is_not_annotated_gives_no_finding(rng):
+    """Reconstructions of noise, a third of whose TRs are alike to nothing: 5 % at p < .05."""
+    run, held_out, tr_index = split_of_two_runs()
+    p = []
+    for _ in range(200):
+        similarity = rng.standard_normal((186, 28))
+        similarity[:, rng.permutation(28)[:9]] = 0
+        p.append(identify(similarity, run, held_out, tr_index, 18, n_permute=100).p)
+    assert np.mean(np.array(p) < 0.05) <= 0.1
+    assert np.mean(p) == pytest.approx(0.5, abs=0.08)
+
+
+def test_identification_of_what_is_not_finite(rng):
+    """One broken reconstruction: no score of its own TR, and no p."""
+    run, held_out, tr_index = split_of_two_runs()
+    similarity = rng.standard_normal((186, 28))
+    similarity[85] = np.nan
+    found = identify(similarity, run, held_out, tr_index, 18, n_permute=50)
+    assert np.flatnonzero(np.isnan(found.two_way)).tolist() == [6]
+    assert np.isnan([found.p, *found.interval(), found.top(5)[0]]).all()
+
+
+def test_ranks_are_whole_or_half(rng):
+    """Rounding puts no TR out of the five most alike."""
+    run, held_out, tr_index = split_of_two_runs()
+    similarity = rng.integers(0, 9, (186, 28)).astype(np.float32)
+    found = identify(similarity, run, held_out, tr_index, 5, n_permute=5)
+    own_rows = similarity[held_out]
+    for index in range(28):
+        near = np.abs(tr_index[held_out] - tr_index[held_out][index]) < 5
+        others = own_rows[index, ~near]
+        own = own_rows[index, index]
+        assert found.rank[index] == 1 + (others > own).sum() + (others == own).sum() / 2

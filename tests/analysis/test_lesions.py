@@ -6,6 +6,8 @@ from captum.attr import FeatureAblation
 from giblet.analysis.lesion_effects import (
     LesionEffect,
     lesion_effects,
+    mean_cost,
+    mean_costs,
     random_regions,
     region_null,
     size_bin,
@@ -163,6 +165,55 @@ def test_effect_by_hand():
     assert LesionEffect(harm.intact, harm.lesioned, null, mode="only").p == 4 / 5
 
 
+@pytest.mark.parametrize("mode", ["without", "only"])
+def test_effect_of_no_score(mode):
+    """Text that no TR has, a null that lacks a draw, and scores that are not finite."""
+    nothing, ones = np.full(5, np.nan), np.ones(5)
+    null = np.linspace(-1, 1, 49)
+    hole = np.where(np.arange(49) == 7, np.nan, null)
+    cases = ((nothing, nothing, null), (ones, nothing, null), (ones, 0 * ones, hole))
+    for intact, lesioned, draws in (*cases, (ones, -np.inf * ones, null)):
+        effect = LesionEffect(intact, lesioned, draws, mode)
+        assert np.isnan([effect.p, effect.z]).all()
+    assert np.isnan(LesionEffect(ones, nothing, null, mode).effect)
+    assert LesionEffect(ones, 0 * ones, hole, mode).effect == 1
+    unknown = LesionEffect(-np.inf * ones, -np.inf * ones, null, mode)
+    assert np.isnan([unknown.effect, unknown.z, unknown.p]).all()
+
+
+@pytest.mark.parametrize("mode", ["without", "only"])
+def test_effect_by_rounding(rng, mode):
+    """Scores in float32 that differ by their last bit, as do those of the null: nothing is lost."""
+    intact = rng.uniform(-1, 1, 40).astype(np.float32)
+    lesioned = np.nextafter(intact, np.float32(-2))
+    for sign in (-1, 1):
+        null = rng.uniform(-1, 1, 99) * 1e-8
+        effect = LesionEffect(*(intact, lesioned)[::sign], null, mode)
+        assert 0 < sign * effect.effect < 1e-7
+        assert effect.p == 1
+        assert np.isnan(effect.z)
+
+
+def test_small_costs_are_told_apart():
+    """1e-6 lost of a score of .5, in float32, beside a null of a tenth of that."""
+    intact = np.full(40, 0.5, np.float32)
+    lesioned = intact - np.float32(1e-6)
+    harm = LesionEffect(intact, lesioned, np.linspace(-1e-7, 1e-7, 99))
+    assert harm.p == 1 / 100
+    tiny = LesionEffect(np.full(5, 1e-6), np.zeros(5), np.linspace(-9e-7, 9e-7, 99))
+    assert tiny.p == 1 / 100
+    assert tiny.z == pytest.approx(1e-6 / np.linspace(-9e-7, 9e-7, 99).std())
+
+
+def test_mean_costs_leave_out_trs_without_score():
+    intact = np.array([[1.0, 2.0, np.nan]])
+    lesioned = np.array([[0.5, 2.0, 1.0], [np.nan, np.nan, 1.0]])
+    costs = mean_costs({"text": intact}, {"text": lesioned})["text"]
+    assert costs[0] == 0.25
+    assert np.isnan(costs[1])
+    assert mean_cost(intact[0], lesioned[0]) == 0.25
+
+
 def test_nulls_are_explicit_lesions(scores, data):
     coordinates = voxel_coordinates(data["test"].mask_img)
     null = region_null(scores, coordinates, 15, n_permute=6, random_state=3)
@@ -209,6 +260,56 @@ def test_sweep_finds_the_region_that_is_read(data):
     assert np.allclose(reads["r0"], contribution.std(0).detach(), rtol=1e-4)
 
 
+def test_empty_region_has_no_effect(scores, data):
+    """The intact brain is no finding and no null: effect, z and p are NaN, in both modes."""
+    coordinates = voxel_coordinates(data["test"].mask_img)
+    labels = (np.arange(len(coordinates)) >= 20).astype(int)
+    regions = Regions(labels, ("small", "rest", "empty"))
+    for mode in ("without", "only"):
+        table = region_sweep(scores, regions, coordinates, 20, progress=False, mode=mode)
+        assert table[("", "n_voxels")].tolist() == [20, len(labels) - 20, 0]
+        assert table.loc["empty"].drop(("", "n_voxels")).isna().all()
+        assert table.loc["small"].xs("p", level=1).notna().all()
+    empty = regions.voxels("empty")
+    assert dose_response(scores, empty).isna().all(axis=None)
+    assert len(top_trs(scores, empty)) == 0
+    null = region_null(scores, coordinates, 0, n_permute=7)
+    for effect in lesion_effects(scores, scores.of_regions([empty]), null).values():
+        assert np.isnan([effect.p, effect.z]).all()
+    assert np.isnan(unit_null(scores, 0, n_permute=7)["text"]).all()
+
+
+def test_lesions_that_are_those_of_their_null(scores, data):
+    """The whole brain, of which there is one, and lesions of no strength: p is 1, and z is NaN."""
+    coordinates = voxel_coordinates(data["test"].mask_img)
+    n_voxels = len(coordinates)
+    for lesion in ({"fill": "mean"}, {"mode": "only"}):
+        null = region_null(scores, coordinates, n_voxels, 20, **lesion)
+        lesioned = scores.of_regions([np.ones(n_voxels, bool)], **lesion)
+        mode = lesion.get("mode", "without")
+        for effect in lesion_effects(scores, lesioned, null, mode).values():
+            assert effect.p == 1
+            assert np.isnan(effect.z)
+    halves = Regions((np.arange(n_voxels) % 2), ("even", "odd"))
+    for table in (
+        region_sweep(scores, halves, coordinates, 20, progress=False, strength=0),
+        unit_sweep(scores, scores.bottleneck.shape[1], n_permute=20),
+    ):
+        assert (table.xs("p", axis=1, level=1) == 1).all(axis=None)
+        assert table.xs("z", axis=1, level=1).isna().all(axis=None)
+
+
+def test_text_that_no_held_out_tr_has(scores):
+    silent = scores.at(range(scores.dataset.n_trs))
+    silent.intact = silent.intact | {"text": np.full_like(silent.intact["text"], np.nan)}
+    silent.target = silent.target | {"text": torch.zeros_like(silent.target["text"])}
+    table = unit_sweep(silent, group_size=4, n_permute=9)
+    assert table["text"].isna().all(axis=None)
+    assert table["audio"].notna().all(axis=None)
+    region = np.arange(scores.fmri.shape[1]) < 5
+    assert dose_response(silent, region)["text"].isna().all()
+
+
 def test_sweep_of_units(scores):
     table = unit_sweep(scores, group_size=4, n_permute=20)
     assert table.index.tolist() == ["0-3", "4-7"]
@@ -234,4 +335,5 @@ def test_top_moments(scores, region):
 def test_size_bins_are_near():
     for size in (1, 7, 100, 5000):
         assert 0.85 <= size_bin(size, 10_000) / size <= 1.15
+    assert size_bin(0, 100) == 0
     assert size_bin(990, 995) <= 995

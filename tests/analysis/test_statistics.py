@@ -1,8 +1,13 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.signal import lfilter
 from scipy.stats import pearsonr
 
+from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import (
     bootstrap_correlations,
     bootstrap_means,
@@ -14,6 +19,7 @@ from giblet.analysis.statistics import (
     voxelwise_null,
     window_correlations,
     window_null,
+    z_scores,
 )
 
 
@@ -37,6 +43,32 @@ def test_windows_that_do_not_vary():
     assert np.all(np.isnan(r[:13, 0]))
     assert np.all(np.isfinite(r[14:, 0]))
     assert np.all(np.isnan(r[:, 1]))
+
+
+def nearly_constant(rng, n_trs: int = 160, n_voxels: int = 4) -> np.ndarray:
+    """.3 in float32, some of it off by the last bit."""
+    value = np.float32(0.3)
+    off = np.nextafter(value, np.float32(1))
+    return np.where(rng.random((n_trs, n_voxels)) < 0.5, value, off)
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e4, None])
+def test_what_varies_by_rounding_only_has_no_correlation(rng, constant):
+    flat = nearly_constant(rng) if constant is None else np.full((160, 4), constant)
+    series = rng.standard_normal((160, 4))
+    assert np.isnan(window_correlations(flat, series[:30])).all()
+    assert np.isnan(window_correlations(series, flat[:30])).all()
+    for pair in ((flat, series), (series, flat)):
+        assert np.isnan(bootstrap_correlations(pair[:1], pair[1], np.zeros(160), 20, 10)).all()
+
+
+def test_small_changes_of_large_values_are_kept(rng):
+    """Scanner units: SD of 50 around 10,000, in float32."""
+    series = rng.standard_normal((90, 3))
+    raw = (10_000 + 50 * series).astype(np.float32)
+    r = window_correlations(raw, series[10:40])
+    assert np.allclose(r[10], 1, atol=1e-5)
+    assert np.isfinite(r).all()
 
 
 def two_runs(rng, n_voxels: int = 4):
@@ -104,6 +136,12 @@ def test_run_without_another_window(rng):
         window_null(*two_runs(rng), exclusion=60)
 
 
+def test_nothing_held_out(rng):
+    fmri_pred, fmri, run, held_out = two_runs(rng)
+    with pytest.raises(ValueError, match="none of 160 TRs is held out"):
+        window_null(fmri_pred, fmri, run, held_out & False, exclusion=10)
+
+
 @pytest.mark.parametrize("coefficient", [0.5, 0.9])
 def test_nominal_rate_on_autocorrelated_noise(coefficient):
     """Two runs with a held-out block of 92 TRs each, nothing in common: 5 +/- 2 % at p < .05."""
@@ -124,9 +162,91 @@ def test_a_planted_response_is_found(rng):
     assert p[0] == 1 / 501
 
 
+def test_windows_of_a_prediction_that_repeats_tie(rng):
+    """Every fifth window is the held-out one again, but for the rounding of the transform."""
+    fmri_pred = np.tile(rng.standard_normal((5, 20)), (20, 1))
+    fmri = rng.standard_normal((100, 20))
+    held_out = np.arange(100) >= 80
+    observed, null = window_null(fmri_pred, fmri, np.zeros(100), held_out, 10, n_permute=500)
+    as_large = np.round(null, 9) >= np.round(observed, 9)
+    assert as_large.mean(0).min() > 0.1
+    assert np.allclose(p_values(observed, null), (as_large.sum(0) + 1) / 501, rtol=1e-12)
+
+
 def test_p_values_by_hand():
     null = np.array([[0.1, 0.0], [0.2, 0.5], [0.3, 0.6], [0.4, 0.7]])
     assert p_values(np.array([0.3, 0.9]), null) == pytest.approx([3 / 5, 1 / 5])
+
+
+@given(
+    st.lists(st.integers(-1000, 1000), min_size=1, max_size=40),
+    st.integers(-1000, 1000),
+    st.sampled_from([1, 1000, 10**9, Fraction(1, 100)]),
+)
+def test_p_against_an_exact_count(draws, score, unit):
+    """Whole numbers, so that ties are ties, in units of 1e-9 to 100."""
+    scaled = [Fraction(draw) / unit for draw in draws]
+    expected = Fraction(1 + sum(draw >= Fraction(score) / unit for draw in scaled), len(draws) + 1)
+    p = p_values(float(Fraction(score) / unit), np.array([float(draw) for draw in scaled]))
+    assert p == pytest.approx(float(expected), rel=1e-12)
+
+
+@given(
+    st.floats(-(2.0**99), 2.0**99, width=32),
+    st.integers(1, 3000),
+    st.integers(1, 50),
+)
+def test_p_of_a_constant_is_1(constant, n_trs, n_permute):
+    """A float32 mean ties with the same mean in float64, whatever the constant and its sign."""
+    values = np.full(n_trs, constant, np.float32)
+    null = np.full(n_permute, values.mean(dtype=np.float64))
+    assert p_values(values.mean(), null) == 1
+    assert p_values(null[0], null.astype(np.float32)) == 1
+    assert np.isnan(z_scores(values.mean(), null))
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.5, 100])
+def test_p_tells_apart_what_rounding_does_not_make(size):
+    """A hundred-thousandth of the size is a difference, a ten-millionth is a tie."""
+    null = np.full(99, size)
+    assert p_values(size * (1 + 1e-5), null) == 1 / 100
+    assert p_values(size * (1 + 1e-7), null) == 1
+    assert p_values(-size * (1 - 1e-5), -null) == 1 / 100
+    assert p_values(size * (1 + 1e-3), null, rounding=size / 500) == 1
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_has_neither_p_nor_z(rng, hole):
+    null = rng.standard_normal((50, 3))
+    observed = np.array([0.3, hole, 0.3])
+    null[7, 2] = hole
+    for helper in (p_values, z_scores):
+        found = helper(observed, null)
+        assert np.isnan(found).tolist() == [False, True, True]
+        assert found[0] == pytest.approx(helper(0.3, null[:, 0]))
+        assert np.isscalar(helper(hole, null[:, 0]))
+        assert np.isnan(helper(hole, null[:, 0]))
+
+
+def test_z_by_hand():
+    null = np.array([[1.0, 0.1, 0.0], [3.0, 0.1, 0.0], [5.0, 0.1, 0.0]])
+    z = z_scores(np.array([7.0, 0.3, 0.3]), null)
+    assert z[0] == pytest.approx(4 / np.sqrt(8 / 3))
+    assert np.isnan(z[1:]).all()
+    assert np.isnan(z_scores(0.3, null[:, 0] * 1e-9, rounding=1e-6))
+
+
+@pytest.mark.parametrize("helper", [p_values, z_scores])
+def test_draws_of_other_scores(helper):
+    with pytest.raises(ValueError, match=r"null has shape \(9, 2\).* of the shape of obs.*\(3,\)"):
+        helper(np.zeros(3), np.zeros((9, 2)))
+    with pytest.raises(ValueError, match=r"null has shape \(3,\)"):
+        helper(np.zeros(3), np.zeros(3))
+
+
+def test_fdr_of_no_p():
+    assert np.isnan(fdr(np.full(3, np.nan))).all()
+    assert fdr(np.zeros(0)).shape == (0,)
 
 
 def test_fdr_against_its_definition(rng):
@@ -162,6 +282,28 @@ def test_bootstrap_reduces_and_averages_runs(rng):
     ]
     assert both.shape == (1, 5, 1)
     assert np.allclose(both[..., 0], (0.4 * parts[0] + 0.6 * parts[1]).mean(-1), atol=1e-6)
+
+
+def test_bootstrap_of_an_empty_region(rng):
+    regions = Regions(np.zeros(4, int), ("full", "empty"))
+    fmri, fmri_pred = rng.standard_normal((2, 60, 4)).astype(np.float32)
+    run = np.zeros(60)
+    draws = bootstrap_correlations([fmri_pred], fmri, run, 10, n_boot=20, reduce=regions.mean)
+    assert np.isfinite(draws[..., 0]).all()
+    assert np.isnan(draws[..., 1]).all()
+    low, high = confidence_interval(np.array([0.1, np.nan]), draws[0], 6)
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [False, True]
+    assert np.isnan(paired_p_values(np.array([0.1, np.nan]), draws[0], 6)).tolist() == [False, True]
+
+
+def test_bootstrap_draws_without_what_varies(rng):
+    """Two spikes in 100 TRs: where a draw has none of them, it has no r, and no r is beyond 1."""
+    spikes, fmri = np.zeros((100, 1)), rng.standard_normal((100, 1))
+    spikes[[3, 60], 0] = 1, 2
+    draws = bootstrap_correlations([spikes], fmri, np.zeros(100), 10, n_boot=300)
+    missing = np.isnan(draws).mean()
+    assert 0.05 < missing < 0.4
+    assert np.nanmax(np.abs(draws)) < 1
 
 
 def pearson(x, y) -> np.ndarray:
@@ -202,6 +344,36 @@ def test_interval_and_p_agree(rng):
         confidence_interval(observed, draws, n_blocks=2.5)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (2, 0), (0.01, 3), (-1, 0), (1, 1000)])
+def test_models_that_predict_the_same_do_not_differ(rng, scale, offset):
+    """The same prediction in other units, rounded to float32: the difference is 0 or rounding."""
+    fmri, fmri_pred = rng.standard_normal((2, 200, 30)).astype(np.float32)
+    other = (np.float32(scale) * fmri_pred + np.float32(offset)).astype(np.float32)
+    sign = np.sign(scale)
+    draws = bootstrap_correlations([fmri_pred, other], fmri, np.zeros(200), 20, n_boot=100)
+    regions = Regions(np.zeros(30, int), ("whole",))
+    mean = regions.mean(draws[0] - sign * draws[1])
+    difference = regions.mean(pearson(fmri_pred, fmri) - sign * pearson(other, fmri))
+    assert paired_p_values(difference, mean, 10) == 1
+
+
+def test_paired_p_of_nothing(rng):
+    draws = rng.normal(0.1, 0.05, (50, 5))
+    draws[:, 0] = 0
+    draws[:, 1] = 0.1
+    draws[3, 2] = np.nan
+    difference = np.array([0, 0.1, 0.1, np.inf, 0.1])
+    p = paired_p_values(difference, draws, 8)
+    assert p[0] == 1
+    assert np.isnan(p[1:4]).all()
+    assert 0 < p[4] < 0.2
+    low, high = confidence_interval(difference, draws, 8)
+    assert low[0] == high[0] == 0
+    assert np.isnan(low).tolist() == [False, False, True, True, False]
+    assert np.isnan(paired_p_values(difference, draws[:1], 8)).all()
+    assert np.isnan(confidence_interval(difference, draws[:1], 8)).all()
+
+
 def test_bootstrap_of_means(rng):
     """Its standard error is that of the mean where TRs are independent; a run is resampled by itself."""
     values, run = rng.standard_normal(400), np.repeat([0, 1], 200)
@@ -234,3 +406,13 @@ def test_voxels_in_blocks_are_voxels_at_once(rng):
     assert np.allclose(p[varies], p_values(observed, null)[varies])
     assert np.isnan(r[2])
     assert np.isnan(p[2])
+
+
+def test_voxel_that_does_not_vary_in_part_of_the_null(rng):
+    """Its r is known, its p is not: the draws that have an r are not the null."""
+    fmri_pred, fmri, run, held_out = two_runs(rng)
+    fmri_pred[:35, 1] = 0.7
+    r, p = voxelwise_null(fmri_pred, fmri, run, held_out, 10, n_permute=200)
+    assert np.isfinite(r).all()
+    assert np.isnan(p).tolist() == [False, True, False, False]
+    assert np.isnan(fdr(p)).tolist() == [False, True, False, False]

@@ -156,16 +156,72 @@ def test_one_subject_without_an_axis(rng):
 
 
 @pytest.mark.parametrize("absent", ["video", "audio", "text"])
-def test_absent_stimulus_is_zeros_and_the_model_trains(rng, absent):
-    data = MultimodalDataset.from_arrays(**(arrays(rng) | {absent: None}))
+def test_absent_stimulus_is_nothing_and_the_model_trains(rng, absent):
+    data = MultimodalDataset.from_arrays(**(arrays(rng) | {absent: None}), context=(1, 0))
     assert absent not in data.present
     batch = data[[0, 5, 9]]
-    assert batch[absent].tolist() == [[0.0]] * 3
+    assert batch[absent].shape == (3, 0)
+    assert data[0][absent].shape == (0,)
+    assert data.train_mean(absent).shape == (0,)
     model = MultimodalAutoencoder(**data.model_dims, bottleneck_dim=4, width=1 / 128)
     outputs = model(batch["video"], batch["audio"], batch["text"])
-    loss, _ = model.compute_loss(outputs, *(batch[name] for name in ("fmri", "video", "audio", "text")))
+    loss, losses = model.compute_loss(outputs, *(batch[name] for name in ("fmri", "video", "audio", "text")))
     loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert losses[f"{absent}_recon"] == 0.0
+    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
+
+
+CONSTANTS = {
+    "zeros": np.zeros((140, 1)),
+    "ones": np.ones((140, 3)),
+    "rounding": np.float32(0.1) * (1 + 1e-7 * (np.arange(140)[:, None] % 2)),
+    "pixels": np.full((140, 2, 2), 7, np.uint8),
+    "codes": np.full((140, 8, 3), 5),
+}
+
+
+@pytest.mark.parametrize("kind", CONSTANTS)
+def test_stimulus_that_does_not_vary_is_absent(rng, kind):
+    given = arrays(rng)
+    constant = {name: CONSTANTS[kind] for name in (("audio",) if kind == "codes" else ("video", "audio"))}
+    data = MultimodalDataset.from_arrays(**(given | constant), average=True)
+    without = MultimodalDataset.from_arrays(**(given | dict.fromkeys(constant)), average=True)
+    assert data.present == without.present
+    assert data.model_dims == without.model_dims
+    assert all(torch.equal(data[[0, 3]][name], without[[0, 3]][name]) for name in ("video", "audio", "text", "fmri"))
+
+
+def test_stimulus_that_varies_in_test_trs_alone_is_absent(rng, capsys):
+    given = arrays(rng)
+    labels = MultimodalDataset.from_arrays(**given).split_labels
+    given["text"][labels == "train"] = 2.0
+    data = MultimodalDataset.from_arrays(**given)
+    assert "text is the same in every training TR: taken as absent" in capsys.readouterr().out
+    assert data.present == ("video", "audio")
+
+
+def test_feature_that_is_constant_in_training_is_not_divided_by_its_variance(rng):
+    given = arrays(rng)
+    labels = MultimodalDataset.from_arrays(**given).split_labels
+    given["audio"][labels == "train", 1] = 0.3
+    data = MultimodalDataset.from_arrays(**given, split="all")
+    band = data.features.audio[:, 1]
+    assert np.abs(band[labels == "train"]).max() < 1e-6
+    assert np.allclose(band[labels == "test"], given["audio"][labels == "test", 1] - 0.3, atol=1e-6)
+
+
+def test_small_units_are_standardised_like_large_ones(rng):
+    given = arrays(rng)
+    large = MultimodalDataset.from_arrays(**given)
+    small = MultimodalDataset.from_arrays(**(given | {"audio": given["audio"] * 1e-9}))
+    assert np.allclose(large.features.audio, small.features.audio, atol=1e-5)
+
+
+def test_brains_alone_are_a_data_set_without_a_model(rng):
+    data = MultimodalDataset.from_arrays(fmri=arrays(rng)["fmri"])
+    assert data.present == ()
+    with pytest.raises(ValueError, match="expected one above 0: a model needs a stimulus"):
+        MultimodalAutoencoder(**data.model_dims)
 
 
 def test_context_widens_stimuli_and_their_means(rng):

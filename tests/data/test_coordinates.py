@@ -1,9 +1,11 @@
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
 
 from giblet.data import CoordinateDataset, MultimodalDataset, fit_span
-from giblet.models import Span
+from giblet.models import Span, SpanAutoencoder
 
 FRACTIONS = (0.5, 0.25, 0.25)
 
@@ -116,3 +118,34 @@ def test_what_cannot_be_is_said(arrays, tmp_path):
         fit_span(train)
     with pytest.raises(FileNotFoundError, match="holds no bases"):
         Span.open(tmp_path / "nowhere")
+
+
+def test_rows_of_another_choice_are_other_bases_and_coordinates(arrays, tmp_path, simulated, tiny_video):
+    """A copy with other rows, as of a split drawn at random, never finds what was stored for the first."""
+    settings = {"average": True, "video_processor": tiny_video, "cache_dir": tmp_path, "progress": False}
+    for dataset in (splits(arrays)["train"], MultimodalDataset(simulated, **settings)):
+        other = copy(dataset)
+        other.tr_index = dataset.tr_index[::2]
+        other.run = dataset.run[::2]
+        first, second = (fit_span(data, tmp_path, progress=False) for data in (dataset, other))
+        assert first.id != second.id
+        rows, expected = CoordinateDataset(other, second), CoordinateDataset(dataset, second)
+        assert len(rows.arrays["fmri"]) == len(other)
+        torch.testing.assert_close(rows.arrays["fmri"], expected.arrays["fmri"][::2])
+
+
+def test_span_without_video(arrays, tmp_path):
+    """One modality, and more voxels than TRs: the bases of the responses alone."""
+    data = splits(arrays | {"video": None})
+    span = fit_span(data["train"], tmp_path, progress=False)
+    assert span.report["video"] == {"n_values": 0, "n_coordinates": 0, "explained": 1.0}
+    items = CoordinateDataset(data["val"], span)[[0, 1, 2]]
+    assert items["video"].shape == (3, 0)
+    assert items["video_floor"].tolist() == [0, 0, 0]
+    model = SpanAutoencoder(span, **data["train"].model_dims, bottleneck_dim=4, width=1 / 64).eval()
+    batch = data["val"][[0, 1, 2]]
+    stimulus = [batch[name] for name in ("video", "audio", "text")]
+    outputs, direct = model(*stimulus), model.materialize()(*stimulus)
+    for name in ("fmri_pred", "video_recon", "audio_recon", "text_recon"):
+        torch.testing.assert_close(outputs[name], direct[name], atol=1e-5, rtol=1e-4)
+    assert outputs["video_recon"].shape == (3, 0)

@@ -232,3 +232,37 @@ def test_bfloat16_autocast_keeps_losses_in_float32():
     assert loss.dtype == torch.float32
     _, reference = loss_of(small_model().float(), data)
     assert losses["fmri"] == pytest.approx(reference["fmri"], rel=0.05)
+
+
+WIDTHS = {"video_dim": 12, "audio_features": 6, "text_dim": 5}
+MODALITY = dict(zip(WIDTHS, ("video", "audio", "text"), strict=True))
+
+
+@pytest.mark.parametrize("present", [("video_dim",), ("audio_features",), ("text_dim",), ("video_dim", "text_dim")])
+def test_modality_of_width_0_is_absent(present):
+    widths = {name: width if name in present else 0 for name, width in WIDTHS.items()}
+    model = MultimodalAutoencoder(**widths, n_voxels=9, bottleneck_dim=4, width=1 / 64, measured_weight=1.0)
+    absent = [MODALITY[name] for name in WIDTHS if name not in present]
+    names = {name.split(".")[1] for name, _ in model.named_parameters()}
+    assert not names & {f"{name}_{part}" for name in absent for part in ("encoder", "decoder")}
+    assert model.decoder.trunk[-1][0].out_features == len(present) * 8
+    stimulus = [torch.rand(7, width) for width in widths.values()]
+    outputs = model(*stimulus)
+    loss, losses = model.compute_loss(outputs, torch.randn(7, 9), *stimulus)
+    for name in absent:
+        assert outputs[f"{name}_recon"].shape == (7, 0)
+        assert losses[f"{name}_recon"] == 0.0
+    assert set(losses) == {"total", "reconstruction", "fmri", "measured_recon"} | {
+        f"{n}_recon" for n in MODALITY.values()
+    }
+    assert losses["reconstruction"] == pytest.approx(sum(losses[f"{name}_recon"] for name in MODALITY.values()))
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert model.memory_estimate(7)["total"] > 0
+    twin = MultimodalAutoencoder(**model.get_config())
+    twin.load_state_dict(model.state_dict())
+
+
+def test_model_without_any_stimulus():
+    with pytest.raises(ValueError, match=r"the widths are \{'video': 0, .*expected one above 0"):
+        MultimodalAutoencoder(video_dim=0, audio_features=0, text_dim=0, n_voxels=9)

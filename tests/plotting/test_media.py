@@ -10,9 +10,11 @@ from giblet.analysis.reconstruction import collect, reconstruct, stimulus_batche
 from giblet.analysis.tables import identify_source
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE, read_sound
+from giblet.data.media import decode_media, write_movie, write_wav
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.media import (
     HEADER,
+    decode_players,
     embed_side_by_side,
     embed_sounds,
     encode_mp3,
@@ -97,6 +99,59 @@ def test_mp3_is_small_and_holds_the_sound():
     assert abs(int(spectrum.argmax()) - 440) <= 1
 
 
+def tone(seconds: float, amplitude: float = 0.5) -> np.ndarray:
+    t = np.arange(round(seconds * RATE)) / RATE
+    return (amplitude * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+
+
+def test_a_film_is_measured_by_decoding(tmp_path):
+    frames = (np.full((20, 32), 5 * index, np.uint8) for index in range(48))
+    write_movie(tmp_path / "film.mp4", frames, fps=24, sound=tone(2), rate=RATE)
+    played = decode_media((tmp_path / "film.mp4").read_bytes())
+    assert (played.n_frames, played.frame_size) == (48, (32, 20))
+    assert played.seconds == pytest.approx(2, abs=0.05)
+    assert played.loudness == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.3)
+
+
+@pytest.mark.parametrize(("amplitude", "decibels"), [(1, -3.01), (0.1, -23.01), (0, -np.inf)])
+def test_loudness_of_a_sound(tmp_path, amplitude, decibels):
+    write_wav(tmp_path / "sound.wav", tone(1.5, amplitude))
+    played = decode_media((tmp_path / "sound.wav").read_bytes())
+    assert (played.seconds, played.n_frames, played.frame_size) == (1.5, 0, None)
+    assert played.loudness == pytest.approx(decibels, abs=0.02)
+
+
+def test_sound_that_ends_early_is_less_loud(tmp_path):
+    """Half the sound in the same film has half the power."""
+    loudness = {}
+    for seconds in (1, 2):
+        frames = np.zeros((48, 20, 32), np.uint8)
+        write_movie(tmp_path / "film.mp4", frames, fps=24, sound=tone(seconds), rate=RATE)
+        loudness[seconds] = decode_media((tmp_path / "film.mp4").read_bytes()).loudness
+    assert loudness[2] - loudness[1] == pytest.approx(3.01, abs=0.3)
+
+
+def test_a_film_without_sound_has_no_loudness(tmp_path):
+    write_movie(tmp_path / "film.mp4", np.zeros((12, 20, 32), np.uint8), fps=24)
+    played = decode_media((tmp_path / "film.mp4").read_bytes())
+    assert played.seconds == pytest.approx(0.5, abs=1e-6)
+    assert np.isnan(played.loudness)
+
+
+@pytest.mark.parametrize("data", [b"", b"neither film nor sound"])
+def test_what_cannot_be_decoded_is_refused(data):
+    with pytest.raises(ValueError, match="not a film or a sound that can be decoded"):
+        decode_media(data)
+
+
+def test_nothing_to_play_is_refused(tmp_path):
+    write_wav(tmp_path / "empty.wav", np.zeros(0, np.float32))
+    with pytest.raises(ValueError, match="neither pictures nor sound"):
+        decode_media((tmp_path / "empty.wav").read_bytes())
+    with pytest.raises(ValueError, match="no film and no sound is embedded"):
+        decode_players("<p>words</p>")
+
+
 def test_strips_show_every_source(data, recon):
     figure = plot_film_strips(of(recon, "video"), [0, 3], data["test"], "SIMULATED data: film")
     assert {"movie", "measured", "mean", f"TR {data['test'].tr_index[3]}", "SIMULATED data: film"} <= texts(figure)
@@ -126,9 +181,16 @@ def test_players_are_embedded(data, recon):
     html = embed_sounds(sounds).data
     assert html.count("data:audio") == 2
     assert "a &lt;b&gt;" in html
-    video = embed_side_by_side(of(recon, "video"), data["test"].video_processor)
+    quiet, loud = decode_players(embed_sounds({"quiet": np.zeros(RATE), "loud": tone(2)}))
+    assert quiet.loudness == -np.inf
+    assert loud.loudness == pytest.approx(-9, abs=1)
+    assert loud.seconds == pytest.approx(2, abs=0.1)
+    test = data["test"]
+    video = embed_side_by_side(of(recon, "video"), test.video_processor)
     assert video.embed
-    assert len(video.data) > 1000
+    (played,) = decode_players(video)
+    assert played.n_frames == test.n_trs * test.video_processor.n_frames
+    assert played.seconds == pytest.approx(test.n_trs * test.tr, abs=0.1)
 
 
 def test_identification_is_drawn_as_it_is(data, model):

@@ -117,6 +117,22 @@ def test_prediction_figure(test_split, simulated):
     assert 0.2 < rows.min() < rows.max() < 0.55  # ... on the surfaces and nowhere else
 
 
+def test_stills_are_in_colour_where_the_model_sees_colour(simulated):
+    """A film without pictures has no stills, and the rest of the figure stays."""
+    video = VideoProcessor(height=9, width=16, frame_skip=4, colour=True)
+    settings = {"average": True, "video_processor": video, "progress": False}
+    dataset = MultimodalDataset(simulated, split="test", **settings)
+    r = np.zeros(dataset.fmri().shape[1])
+    figure = plot_prediction(r, table(), dataset)
+    still = figure.axes[0].images[0].get_array()
+    assert np.array_equal(still, dataset[0]["video"].reshape(-1, 9, 16, 3)[0])
+    assert np.ptp(still, axis=-1).max() > 0.2
+    dataset.present = ("audio", "text")
+    dark = plot_prediction(r, table(), dataset)
+    assert len(dark.axes) == len(figure.axes) - 6
+    assert "stills" not in texts(dark)
+
+
 def test_architecture_names_every_layer():
     model = MultimodalAutoencoder(
         video_dim=40, audio_features=12, text_dim=16, n_voxels=30, bottleneck_dim=8, width=0.1

@@ -48,7 +48,8 @@ CONFIG = TrainingConfig(
 
 
 def new_trainer(config: TrainingConfig = CONFIG, train=None, val=None, seed: int = 0) -> Trainer:
-    return Trainer(new_model(seed), train or Planted(70), val or Planted(40, seed=1), config)
+    val = Planted(40, seed=1) if val is None else val
+    return Trainer(new_model(seed), train or Planted(70), val, config)
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -46,10 +46,36 @@ def test_unknown_precision():
 
 
 @pytest.mark.parametrize(("flag", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_precision_asks_the_hardware(monkeypatch, flag, dtype):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": flag, "amx_bf16": False})
-    assert resolve_dtype(TrainingConfig(), torch.device("cpu")) == dtype
+def test_auto_precision_asks_the_gpu(monkeypatch, flag, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: flag)
+    assert resolve_dtype(TrainingConfig(), torch.device("cuda")) == dtype
+
+
+def test_cpu_computes_in_float32_unless_asked():
+    """Whatever the CPU: kinds of CPU would give other numbers in bfloat16."""
+    assert resolve_dtype(TrainingConfig(), torch.device("cpu")) == torch.float32
     assert resolve_dtype(TrainingConfig(precision="bf16"), torch.device("cpu")) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("mps", r"device is 'mps', expected 'auto', 'cpu', 'cuda' or 'cuda:N'; 'mps' has no float64"),
+        ("gpu", "device is 'gpu', expected 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+        ("cuda:x", "device is 'cuda:x', "),
+        ("cpu:", "device is 'cpu:', "),
+    ],
+)
+def test_device_that_giblet_does_not_train_on(device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=message):
+        resolve_device(TrainingConfig(device=device))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu():
+    with pytest.raises(ValueError, match=r"device is 'cuda', but torch .* finds no GPU: take 'cpu'"):
+        resolve_device(TrainingConfig(device="cuda"))
 
 
 def test_auto_device_prefers_the_gpu(monkeypatch):

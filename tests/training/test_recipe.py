@@ -1,9 +1,12 @@
+import json
+
+import numpy as np
 import pytest
 import torch
 
-from giblet.data import MultimodalDataset
+from giblet.data import MultimodalDataset, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training import TrainingConfig
+from giblet.training import Trainer, TrainingConfig
 from giblet.training.recipe import FULL_SIZE, build_model, load_or_train, open_data
 
 CONFIG = TrainingConfig(epochs=2, batch_size=16)
@@ -72,3 +75,51 @@ def test_full_size_recipe_is_the_full_size_model(simulated):
         full_size = MultimodalAutoencoder(audio_features=2048, n_voxels=data.model_dims["n_voxels"])
         assert MultimodalAutoencoder(**model.get_config()).parameter_count() == full_size.parameter_count()
     assert model.get_config()["measured_weight"] == 1
+
+
+def test_verdict_is_printed_and_logged_once(train, monkeypatch, capsys):
+    first = train(TrainingConfig(epochs=1, batch_size=16, random_state=5))
+    assert not first.verdict.above_chance
+    assert str(first.verdict) in capsys.readouterr().out
+    lines = [json.loads(line) for line in (first.folder / "log.jsonl").read_text().splitlines()]
+    assert [line.get("epoch") for line in lines] == [0, None]
+    assert lines[1]["kept"] == 0
+    assert lines[1]["verdict"]["n_trs"] == first.data["test"].n_trs
+    monkeypatch.setattr("giblet.training.recipe.judge", lambda *_: pytest.fail("judged again"))
+    again = train(TrainingConfig(epochs=1, batch_size=16, random_state=5))
+    assert str(again.verdict) == str(first.verdict)
+    assert str(first.verdict) in capsys.readouterr().out
+
+
+def test_layer_3_keeps_its_width_where_a_modality_is_absent(rng):
+    arrays = {"video": rng.random((150, 20)), "audio": rng.random((150, 6)), "text": rng.random((150, 9))}
+    widths = {"video": 1 / 16 * 1.5, "audio": 3 / 8, "text": 3 / 8}
+    for name, width in widths.items():
+        data = MultimodalDataset.from_arrays(**{name: arrays[name]}, fmri=rng.random((150, 5)), average=True)
+        model = build_model(data)
+        assert model.get_config()["width"] == pytest.approx(width)
+        assert model.encoder.to_features[0].in_features == 96
+        assert build_model(data, width=1 / 64).get_config()["width"] == 1 / 64
+    whole = MultimodalDataset.from_arrays(**arrays, fmri=rng.random((150, 5)), average=True)
+    assert build_model(whole).get_config()["width"] == 1 / 16
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_constant_columns_train_as_if_they_were_not_there(rng, direct, tmp_path):
+    """One modality, and the same with two constant columns: the same losses, weights and scores."""
+    text, fmri = rng.standard_normal((160, 9)), rng.standard_normal((3, 160, 200))
+    constant = {"video": np.full((160, 3), 0.5), "audio": np.zeros((160, 1))}
+    histories = []
+    for others in ({}, constant):
+        train, val = (
+            MultimodalDataset.from_arrays(**others, text=text, fmri=fmri, split=split, average=True)
+            for split in ("train", "val")
+        )
+        torch.manual_seed(0)
+        folder = tmp_path / str(len(histories))
+        sizes = train.model_dims | {"width": 1 / 64, "bottleneck_dim": 8, "measured_weight": 1.0}
+        model = MultimodalAutoencoder(**sizes) if direct else SpanAutoencoder(fit_span(train, folder), **sizes)
+        config = TrainingConfig(epochs=3, device="cpu")
+        histories.append(Trainer(model, train, val, config).fit(folder / "run", progress=False))
+    assert histories[0] == histories[1]
+    assert histories[0][0]["train"]["video_recon"] == histories[0][0]["train"]["audio_recon"] == 0.0

@@ -10,7 +10,7 @@ import torch
 from ranks import CONFIG, WIDTHS, Planted, assert_same, new_trainer, state_of
 
 from giblet.data import MultimodalDataset, fit_span
-from giblet.models import SpanAutoencoder
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
 from giblet.training.checkpoint import best_epoch
 from giblet.training.config import learning_rate_at
@@ -158,11 +158,59 @@ def test_early_stopping_keeps_the_best_weights(tmp_path):
     config = TrainingConfig(epochs=40, batch_size=16, learning_rate=2e-2, patience=3)
     trainer = new_trainer(config, val=Planted(40, seed=1, noise=5.0))
     history = trainer.fit(tmp_path, progress=False)
-    totals = [entry["val"]["total"] for entry in history]
+    kept = best_epoch(history)
     assert len(history) < 40
-    assert len(history) - 1 - int(np.argmin(totals)) == 3
-    assert trainer.evaluate(trainer.val)["total"] == pytest.approx(min(totals))
+    assert len(history) - 1 - kept == 3
+    assert trainer.evaluate(trainer.val)["r"] == pytest.approx(history[kept]["val"]["r"])
     assert_same(state_of(trainer), load_checkpoint(tmp_path / "best.pt")["model_state_dict"])
+
+
+def history_of(r: list[float]) -> list[dict]:
+    return [{"val": {"r": value, "total": -value}} for value in r]
+
+
+def test_best_epoch_is_that_of_the_highest_smoothed_r():
+    lucky = [0.0, 0.0, 0.9, 0.0, 0.0, 0.3, 0.4, 0.5, 0.5, 0.5, 0.4]
+    assert best_epoch(history_of(lucky)) == 10  # mean of the last five .46; of the lucky one and two before it .30
+    assert best_epoch(history_of([0.2] * 12)) == 0  # of equals the first
+    assert best_epoch(history_of([0.1])) == 0
+    assert best_epoch([{"val": {}}] * 7) == 6  # nothing to validate by
+
+
+def test_best_epoch_against_direct_means(rng):
+    r = rng.standard_normal(60)
+    means = [sum(r[max(0, epoch - 4) : epoch + 1]) / len(r[max(0, epoch - 4) : epoch + 1]) for epoch in range(60)]
+    assert best_epoch(history_of(r.tolist())) == int(np.argmax(means))
+
+
+def test_without_validation_trs_the_last_epoch_is_kept(tmp_path):
+    trainer = new_trainer(replace(CONFIG, patience=1), val=Planted(0))
+    history = trainer.fit(tmp_path, progress=False)
+    assert len(history) == CONFIG.epochs
+    assert all(entry["val"] == {} for entry in history)
+    best, last = (load_checkpoint(tmp_path / name)["model_state_dict"] for name in ("best.pt", "last.pt"))
+    assert_same(best, last)
+    assert new_trainer(replace(CONFIG, patience=1), val=Planted(0)).fit(tmp_path, progress=False) == history
+
+
+def test_validation_r_is_of_the_voxels_that_subjects_share(tmp_path, rng):
+    """Half of the voxels follow the movie in every subject, half are noise."""
+    text = rng.standard_normal((300, 6))
+    shared = text @ rng.standard_normal((6, 10))
+    fmri = np.concatenate([shared + np.zeros((4, 300, 10)), np.zeros((4, 300, 10))], axis=2)
+    fmri += 0.5 * rng.standard_normal(fmri.shape)
+    train, val = (
+        MultimodalDataset.from_arrays(text=text, fmri=fmri, split=split, average=True) for split in ("train", "val")
+    )
+    model = MultimodalAutoencoder(**train.model_dims, bottleneck_dim=4, width=1 / 32)
+    trainer = Trainer(model, train, val, TrainingConfig(epochs=2, device="cpu"))
+    trainer.fit(tmp_path, progress=False)
+    batch = val[list(range(len(val)))]
+    with torch.no_grad():
+        predicted = model.encoder(batch["video"], batch["audio"], batch["text"])[0].numpy()
+    r = [np.corrcoef(predicted[:, v], batch["fmri"][:, v])[0, 1] for v in range(20)]
+    assert trainer.evaluate(val)["r"] == pytest.approx(np.mean(r[:10]), abs=1e-5)
+    assert trainer.evaluate(val)["r"] != pytest.approx(np.mean(r), abs=1e-2)
 
 
 def test_not_a_number_stops_the_run(tmp_path):

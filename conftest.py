@@ -1,0 +1,10 @@
+import os
+import tempfile
+
+
+def pytest_configure(config):
+    """Tests and notebooks make their own simulated data and train anew, whatever the user's cache holds."""
+    os.environ.pop("GIBLET_DATA", None)
+    cache = tempfile.TemporaryDirectory(prefix="giblet-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
