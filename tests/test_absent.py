@@ -69,7 +69,10 @@ def test_training_and_reconstruction(folders, name, present, tmp_path, monkeypat
     assert table.index.unique(0).tolist() == present
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * path.stem.startswith("03")) for path in NOTEBOOKS],
+)
 def test_notebooks(folders, path, monkeypatch, tmp_path):
     monkeypatch.setenv("GIBLET_DATA", str(folders["both"]))
     notebook = nbformat.read(path, as_version=4)

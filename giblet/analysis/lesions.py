@@ -1,4 +1,6 @@
-"""Lesions of bottleneck units and of brain regions: what the movie loses, beside what lesions at random places cost.
+"""Lesions of bottleneck units and of brain regions, decoded and scored: what the movie loses.
+
+What lesions at random places cost is in `lesion_effects`.
 
 A lesion of voxels reaches the bottleneck through Layer 6, which is linear. So the bottleneck of a lesioned brain is
 that of the intact one plus what Layer 6 makes of the change in the lesioned voxels, and many lesions are one batch.

@@ -7,16 +7,18 @@ from matplotlib.figure import Figure
 
 
 def plot_history(history: list[dict], simulated: bool = False) -> Figure:
-    """Training and validation loss, and validation r, by epoch."""
+    """Training and validation loss, and validation r, by epoch; without validation TRs training loss alone."""
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     loss, brain, r = figure.subplots(1, 3)
     epochs = [entry["epoch"] for entry in history]
-    for split in ("train", "val"):
+    validated = bool(history[0]["val"])
+    for split in ("train", "val") if validated else ("train",):
         loss.plot(epochs, [entry[split]["total"] for entry in history], label=split)
         brain.plot(epochs, [entry[split]["fmri"] for entry in history], label=split)
-    r.plot(epochs, [entry["val"]["r"] for entry in history], color="tab:orange")
+    if validated:
+        r.plot(epochs, [entry["val"]["r"] for entry in history], color="tab:orange")
     r.axhline(0, color="0.7", lw=1)
-    titles = ("total loss", "fMRI loss (SD²)", "validation r, mean of voxels")
+    titles = ("total loss", "fMRI loss (SD²)", "validation r, voxels that subjects share")
     for ax, title in zip((loss, brain, r), titles, strict=True):
         ax.set_title(title, fontsize="medium")
         ax.set_xlabel("epoch")

@@ -128,23 +128,29 @@ class RunFolder:
 
     def write(self, last: dict) -> None:
         """Write the log, then `last.pt`; then the best weights, where they are new."""
-        with atomic_path(self.path / "log.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in last["history"]))
+        self._write_log(last["history"])
         save_checkpoint(self.last, last)
         self._export(last)
 
     def log_verdict(self, epoch: int, verdict: dict) -> None:
         """Append a line to the log: how the kept epoch (0-based) predicts the test TRs."""
-        log = self.path / "log.jsonl"
-        lines = [line for line in log.read_text().splitlines() if "verdict" not in json.loads(line)]
-        with atomic_path(log) as temporary:
-            temporary.write_text("\n".join([*lines, json.dumps({"kept": epoch, "verdict": verdict})]) + "\n")
+        entries = [entry for entry in self._log_entries() if "verdict" not in entry]
+        self._write_log([*entries, {"kept": epoch, "verdict": verdict}])
 
     def read_verdict(self, epoch: int) -> dict | None:
         """What `log_verdict` wrote of this epoch, if it did."""
-        *_, last = (self.path / "log.jsonl").read_text().splitlines()
-        entry = json.loads(last)
-        return entry["verdict"] if entry.get("kept") == epoch else None
+        for entry in self._log_entries():
+            if entry.get("kept") == epoch:
+                return entry["verdict"]
+        return None
+
+    def _log_entries(self) -> list[dict]:
+        log = self.path / "log.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+    def _write_log(self, entries: list[dict]) -> None:
+        with atomic_path(self.path / "log.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
     def read(self, mmap: bool = False) -> dict | None:
         """`last.pt`, if there is one; a kill may have come before its best weights were written."""

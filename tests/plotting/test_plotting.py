@@ -86,6 +86,13 @@ def test_history_lines():
     assert "SIMULATED data" in texts(figure)
 
 
+def test_history_without_validation_trs():
+    figure = plot_history([entry | {"val": {}} for entry in HISTORY])
+    [loss] = figure.axes[0].lines
+    assert list(loss.get_ydata()) == [5, 4, 3, 2]
+    assert len(figure.axes[1].lines) == 1
+
+
 def test_live_plot_grows():
     plot = LossPlot()
     pictures = []
