@@ -1,4 +1,4 @@
-"""The notebooks with live controls in JupyterLab, in a browser: run to the end, the controls answer.
+"""The notebooks with live controls, in JupyterLab in a browser: they run, and the controls answer.
 
 A cell far outside the window is not rendered: what went wrong is read from the notebook's model and
 from what the kernel says, and a control is scrolled to before it is used.
@@ -229,10 +229,11 @@ def test_region_select_paints_the_brain(page):
 
 
 def test_strength_weakens_the_lesion(page):
-    film = picture(page, FILM)
+    film, bars = picture(page, FILM), picture(page, BARS)
     handle(page, "strength").focus()
     page.keyboard.press("Home")
     wait_for_change(page, FILM, film)
+    wait_for_change(page, BARS, bars)
     screenshot(page, "strength")
     page.keyboard.press("End")
 
