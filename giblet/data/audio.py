@@ -56,9 +56,9 @@ def mel_power(sound: np.ndarray, rate: int, n_trs: int, tr: float, n_mels: int, 
 
 
 def read_sound(path: str | Path) -> np.ndarray | None:
-    """The first sound track as mono float32 at 24 kHz, placed by its time stamps; None without one.
+    """The first sound track as mono float32 at 24 kHz, placed by its time stamps.
 
-    Any rate and channel layout: 5.1 and stereo are mixed down.
+    Any rate and channel layout: 5.1 and stereo are mixed down. None without a track, or where it holds nothing.
     """
     with open_movie(path) as container:
         if not container.streams.audio:
@@ -71,7 +71,7 @@ def read_sound(path: str | Path) -> np.ndarray | None:
                 start = end if piece.pts is None else round((float(piece.pts * piece.time_base) - first) * RATE)
                 parts += [np.zeros(max(0, start - end), np.float32), samples[max(0, end - start) :]]
                 end = max(end, start + len(samples))
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,20 @@ def test_sound_of_a_movie(tmp_path):
     assert np.abs(heard[: int(0.9 * RATE)]).max() < 0.02
 
 
+def test_sound_track_that_holds_nothing(tmp_path):
+    """As a muted recording leaves it: a track, and no packet in it."""
+    path = tmp_path / "muted.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 16, 16, "yuv420p"
+        container.add_stream("aac", rate=RATE, layout="mono").codec_context.open()
+        for grey in range(25):
+            frame = np.full((16, 16), grey, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(video.encode())
+    assert read_sound(path) is None
+
+
 def test_movie_without_sound(tmp_path):
     write_movie(tmp_path / "movie.mp4", np.zeros((5, 16, 16), np.uint8), 25)
     assert read_sound(tmp_path / "movie.mp4") is None
