@@ -168,7 +168,7 @@ def test_absent_stimulus_is_nothing_and_the_model_trains(rng, absent):
     loss, losses = model.compute_loss(outputs, *(batch[name] for name in ("fmri", "video", "audio", "text")))
     loss.backward()
     assert losses[f"{absent}_recon"] == 0.0
-    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 CONSTANTS = {
