@@ -1,6 +1,8 @@
 import os
 import tempfile
 
+import giblet  # noqa: F401  (before torch: its threads then sleep while they wait)
+
 
 def pytest_configure(config):
     """Tests and notebooks make their own simulated data and train anew, whatever the user's cache holds."""

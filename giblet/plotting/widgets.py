@@ -111,14 +111,16 @@ class LesionExplorer:
 
     def _controls(self) -> None:
         n_units, names = self.scores["measured"].bottleneck.shape[1], self.regions.names
-        wide = {"layout": widgets.Layout(width="420px"), "style": {"description_width": "90px"}}
+        style = {"description_width": "90px"}
+        wide = {"layout": widgets.Layout(width="420px"), "style": style}
+        buttons = {"layout": widgets.Layout(display="flex"), "style": style}
         self.tr = widgets.IntSlider(0, 0, self.dataset.n_trs - 1, description="held-out TR", **wide)
         self.play = widgets.Play(min=0, max=self.dataset.n_trs - 1, interval=400)
         self._link = widgets.jslink((self.play, "value"), (self.tr, "value"))
-        self.source = widgets.ToggleButtons(options=SOURCES, description="brain", style={"description_width": "90px"})
+        self.source = widgets.ToggleButtons(options=SOURCES, description="brain", **buttons)
         self.units = widgets.IntRangeSlider(value=(0, 0), min=0, max=n_units, description="units", **wide)
         self.region = widgets.SelectMultiple(options=names, rows=min(8, len(names)), description="regions", **wide)
-        self.mode = widgets.ToggleButtons(options=MODES, description="lesion", style={"description_width": "90px"})
+        self.mode = widgets.ToggleButtons(options=MODES, description="lesion", **buttons)
         self.fill = widgets.Dropdown(options=FILLS, description="fill", **wide)
         self.strength = widgets.FloatSlider(1.0, min=0, max=1, step=0.05, description="strength", **wide)
         self.controls = (self.tr, self.source, self.units, self.region, self.mode, self.fill, self.strength)
@@ -130,7 +132,8 @@ class LesionExplorer:
         self.picture = widgets.Image(format="png", layout=widgets.Layout(width="860px"))
         self.picture_brain = ClickableImage(alt="cortex, lesion in red; click a region to lesion it")
         self.picture_brain.observe(self._clicked, "clicked")
-        self.bars = widgets.Image(format="png", layout=widgets.Layout(width="336px", flex="0 0 auto"))
+        bars = widgets.Layout(width="336px", height="192px", flex="0 0 auto")
+        self.bars = widgets.Image(format="png", layout=bars)
         self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
         if "video" in self.dataset.present:
             self.title.value = (
@@ -138,8 +141,11 @@ class LesionExplorer:
             )
         left = widgets.VBox([widgets.HBox([self.tr, self.play]), self.source, self.units, self.region])
         right = widgets.VBox([self.mode, self.fill, self.strength, self.picture_brain])
+        right.layout.width = "440px"
         below = widgets.HBox([self.bars, widgets.VBox([self.words, self.sounds])])
-        self.widget = widgets.VBox([widgets.HBox([left, right]), self.title, self.picture, below])
+        wrap = widgets.Layout(flex_flow="row wrap")  # a narrow page shows the columns below each other
+        above = widgets.HBox([left, right], layout=wrap)
+        self.widget = widgets.VBox([above, self.title, self.picture, below])
 
     def _changed(self, _change) -> None:
         self.draw()
