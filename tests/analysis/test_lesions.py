@@ -250,7 +250,9 @@ def test_sweep_finds_the_region_that_is_read(data):
     assert (others.xs("effect", axis=1, level=1).abs() < 1e-6).all(axis=None)
     assert (table.loc["r0"].xs("effect", level=1).abs() > 1e-4).all()
     own = scores.of_regions([regions.voxels("r0")])
-    assert table.loc["r0", ("audio", "effect")] == pytest.approx(np.mean(scores.intact["audio"] - own["audio"]))
+    assert table.loc["r0", ("audio", "effect")] == pytest.approx(
+        np.mean(scores.intact["audio"] - own["audio"], dtype=np.float64), abs=1e-6
+    )
     null = region_null(scores, coordinates, size_bin(int(regions.voxels("r0").sum()), len(coordinates)), 30)
     assert table.loc["r0", ("audio", "p")] == lesion_effects(scores, own, null)["audio"].p
     reads = unit_region_map(scores, regions)
@@ -314,7 +316,9 @@ def test_sweep_of_units(scores):
     table = unit_sweep(scores, group_size=4, n_permute=20)
     assert table.index.tolist() == ["0-3", "4-7"]
     after = scores.of_units([np.arange(4, 8)])["text"]
-    assert table.loc["4-7", ("text", "effect")] == pytest.approx(np.nanmean(scores.intact["text"] - after))
+    assert table.loc["4-7", ("text", "effect")] == pytest.approx(
+        np.nanmean(scores.intact["text"] - after, dtype=np.float64), abs=1e-6
+    )
 
 
 def test_dose_grows_from_nothing(scores, region):
