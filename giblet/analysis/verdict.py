@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from giblet.analysis.ceiling import shared_voxels
-from giblet.analysis.prediction import predict_fmri
+from giblet.analysis.prediction import predict_fmri, voxelwise_correlation
 from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import ROUNDING, p_values, window_null
 from giblet.data import MultimodalDataset
@@ -85,7 +85,7 @@ def judge(
     try:
         r, null = window_null(*series, held_out, whole.gap, n_permute, random_state, shared.mean)
     except ValueError:  # the runs hold no other window
-        r, null = window_null(*series, held_out, 0, 1, random_state, shared.mean)
-        null = np.full_like(null, np.nan)
+        r = shared.mean(voxelwise_correlation(*(values[held_out] for values in series)))
+        null = np.full((1, 1), np.nan)
     p = p_values(r, null, ROUNDING)[0]
     return Verdict(float(r[0]), float(null.mean()), float(null.std()), float(p), int(held_out.sum()), whole.simulated)
