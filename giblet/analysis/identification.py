@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from giblet.analysis.statistics import (
-    ROUNDING,
+from giblet.analysis.bootstrap import (
     bootstrap_means,
     confidence_interval,
+    usual_block_trs,
+)
+from giblet.analysis.statistics import (
+    ROUNDING,
     held_out_blocks,
     p_values,
-    usual_block_trs,
 )
 
 

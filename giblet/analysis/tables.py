@@ -5,6 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from giblet.analysis.bootstrap import (
+    bootstrap_correlations,
+    confidence_interval,
+    paired_p_values,
+    usual_block_trs,
+)
 from giblet.analysis.ceiling import over_ceiling, prediction_ceiling
 from giblet.analysis.identification import Identification, identify
 from giblet.analysis.prediction import knock_out_maps, voxelwise_correlation
@@ -12,11 +18,7 @@ from giblet.analysis.reconstruction import reconstruct, shifted_rows, similarity
 from giblet.analysis.regions import Regions
 from giblet.analysis.statistics import (
     ROUNDING,
-    bootstrap_correlations,
-    confidence_interval,
     p_values,
-    paired_p_values,
-    usual_block_trs,
     window_null,
     z_scores,
 )
