@@ -19,8 +19,7 @@ from reconstruction import write_bases
 
 from giblet.analysis.lesion_effects import random_regions, region_null
 from giblet.analysis.lesions import LesionScores, lesion_voxels
-from giblet.analysis.reconstruction import source_fmri
-from giblet.analysis.regions import seitzman_networks, voxel_coordinates
+from giblet.analysis.regions import seitzman_networks
 from giblet.data import MultimodalDataset, default_data_dir
 from giblet.models import Span, SpanAutoencoder
 from giblet.plotting import widgets
@@ -52,9 +51,9 @@ def time_controls(explorer: widgets.LesionExplorer, n: int = 50) -> None:
         print(f"{name:13} to new PNG: median {median:5.1f} ms, p95 {p95:5.1f} ms")
 
 
-def time_sweep(scores: LesionScores, coordinates: np.ndarray, n_lesions: int) -> None:
+def time_sweep(scores: LesionScores, n_lesions: int) -> None:
     """The sweep, ten of the same lesions the long way, and a null."""
-    regions = random_regions(coordinates, REGION_VOXELS, n_lesions, np.random.default_rng(0))
+    regions = random_regions(scores.dataset.coordinates, REGION_VOXELS, n_lesions, np.random.default_rng(0))
     start = time.perf_counter()
     swept = scores.of_regions(regions)
     sweep = time.perf_counter() - start
@@ -68,7 +67,7 @@ def time_sweep(scores: LesionScores, coordinates: np.ndarray, n_lesions: int) ->
     print(f"a lesion in the sweep / by lesioning all voxels anew: {sweep / n_lesions / long_way:.2f} of the time")
     print(f"largest difference of the two in a score: {largest:.1e}")
     start = time.perf_counter()
-    region_null(scores, coordinates, REGION_VOXELS, n_permute=199)
+    region_null(scores, REGION_VOXELS, n_permute=199)
     print(f"null of 199 random regions: {time.perf_counter() - start:.1f} s")
 
 
@@ -79,13 +78,13 @@ def main() -> None:
     given = parser.parse_args()
     widgets.SETTLE_SECONDS = 1e6  # sound, text and bars stay out of the way
     features = {"video_processor": FULL_SIZE.video, "audio_processor": FULL_SIZE.audio}
-    data = MultimodalDataset(default_data_dir(full_size=True), split="all", average=True, **features)
+    data = MultimodalDataset(default_data_dir(full_size=True), split="test", average=True, **features)
     with tempfile.TemporaryDirectory() as folder:
         write_bases(Path(folder), given.train)
         torch.manual_seed(0)
         model = SpanAutoencoder(Span.open(folder), audio_features=2048).eval()
-        scores = LesionScores(model, data, source_fmri("measured", model, data)).at(np.arange(N_TRS))
-        time_sweep(scores, voxel_coordinates(data.mask_img), given.lesions)
+        scores = LesionScores(model, data).at(np.arange(N_TRS) % data.n_trs)
+        time_sweep(scores, given.lesions)
         explorer = widgets.LesionExplorer(model, data, seitzman_networks(data.mask_img))
         time_controls(explorer)
         explorer.close()

@@ -9,12 +9,12 @@ not the other way round. Every environment starts with an empty cache: the data 
 the model trained anew. Takes about as long as the notebooks times eight, or four with `--quick`,
 which takes each arithmetic with one number of threads only.
 
-What the notebooks give to `check` and `check_bounds` is recorded and nothing is raised. Printed:
+What the notebooks give to `Checks` is recorded and nothing is raised. Printed:
 
 - Numbers with a tolerance: their range and SD over environments; the largest |got - want| in units
   of the tolerance, marked `tight` above a half and `FAILS` above 1; and the tolerance that the
   spread asks for: four times the range and twice the largest |got - want|, whichever is more, but
-  never above half of |want - null|, which `check` refuses. Where that limit is what you see,
+  never above half of |want - null|, which `Checks` refuses. Where that limit is what you see,
   the effect is too small for its spread.
 - Numbers with bounds: their range and SD, and the smallest distance to a bound, in the number's
   unit and in SDs, marked `near` below 4 SDs and `FAILS` outside.
@@ -56,7 +56,8 @@ ARITHMETIC = {
     "compatible MKL": {"MKL_CBWR": "COMPATIBLE"},
 }
 THREADS = (1, 2)
-UNSET = {"GIBLET_DATA", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+KINDS = ("number", "bounds")  # of `Checks`
+UNSET = {"GIBLET_DATA", "GIBLET_RUN", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
 TIMEOUT = 1800  # seconds a cell may take
 RECORDER = """import sys
 sys.path.insert(0, {folder!r})
@@ -99,8 +100,8 @@ def environments(quick: bool = False) -> dict[str, dict[str, str]]:
 
 def record_checks(path: str | Path) -> None:
     """In a kernel: append every number that is checked to a file, a JSON line each; never raise."""
-    checks.check = _recording(checks.check, Path(path))
-    checks.check_bounds = _recording(checks.check_bounds, Path(path))
+    for kind in KINDS:
+        setattr(checks.Checks, kind, _recording(getattr(checks.Checks, kind), Path(path)))
 
 
 def _recording(function: Callable, path: Path) -> Callable:
@@ -111,7 +112,7 @@ def _recording(function: Callable, path: Path) -> Callable:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         arguments = dict(given.arguments)
-        if not arguments.pop("planted"):
+        if not arguments.pop("self").enforced:
             function(*args, **kwargs)
             return
         entry = {"kind": function.__name__, "name": arguments.pop("name").strip()}
@@ -188,7 +189,7 @@ def collect_runs(paths: Sequence[Path], quick: bool) -> Iterator[Run]:
 
 
 def value_table(runs: Sequence[Run], kind: str) -> pd.DataFrame:
-    """One row a number given to `kind` ('check' or 'check_bounds') in one environment."""
+    """One row a number given to `kind` ('number' or 'bounds') in one environment."""
     rows = [
         {"notebook": run.notebook, "environment": run.environment} | record
         for run in runs
@@ -217,7 +218,7 @@ def suggest_tolerance(got: pd.Series, want: float, null: float) -> float:
 def summarise_tolerances(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a number that has a tolerance; `deviation` is the largest |got - want| / atol."""
     rows = []
-    for (notebook, name), table in _by_number(runs, "check"):
+    for (notebook, name), table in _by_number(runs, "number"):
         got, first = table["got"], table.iloc[0]
         distance = (got - table["want"]).abs()
         deviation = (distance / table["atol"]).where(distance != 0, 0.0).fillna(math.inf).max()
@@ -232,7 +233,7 @@ def summarise_tolerances(runs: Sequence[Run]) -> pd.DataFrame:
 def summarise_bounds(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a number that has bounds; `margin` is the smallest distance to one, below 0 outside."""
     rows = []
-    for (notebook, name), table in _by_number(runs, "check_bounds"):
+    for (notebook, name), table in _by_number(runs, "bounds"):
         got, first = table["got"], table.iloc[0]
         inside = pd.concat([got - table["above"], table["below"] - got], axis=1).min(axis=1)
         margin = inside.fillna(-math.inf).min()
@@ -291,7 +292,7 @@ def shared_length(texts: Sequence[str]) -> int:
 def write_table(runs: Sequence[Run], path: Path) -> None:
     """Both tables, with a column an environment that holds its number."""
     tables = []
-    for kind, summarise in (("check", summarise_tolerances), ("check_bounds", summarise_bounds)):
+    for kind, summarise in zip(KINDS, (summarise_tolerances, summarise_bounds), strict=True):
         values = value_table(runs, kind)
         if not values.empty:
             wide = values.pivot(index=["notebook", "name"], columns="environment", values="got")

@@ -44,21 +44,22 @@ def test_environments_change_arithmetic_and_threads(spread):
 
 
 def test_numbers_are_recorded_and_nothing_is_raised(spread, tmp_path, monkeypatch, capsys):
-    for name in ("check", "check_bounds"):
-        monkeypatch.setattr(checks, name, getattr(checks, name))  # restored afterwards
+    for name in spread.KINDS:
+        monkeypatch.setattr(checks.Checks, name, getattr(checks.Checks, name))  # restored afterwards
     file = tmp_path / "records.jsonl"
     spread.record_checks(file)
-    checks.check("r", got=torch.tensor(9.0), want=0.5, atol=0.1)
-    checks.check(" r", math.nan, 0.5, 0.1, null=-math.inf)
-    checks.check_bounds("z", 2, above=3)
-    checks.check_bounds("real data", 2, above=3, planted=False)
+    simulated = checks.Checks()
+    simulated.number("r", got=torch.tensor(9.0), want=0.5, atol=0.1)
+    simulated.number(" r", math.nan, 0.5, 0.1, null=-math.inf)
+    simulated.bounds("z", 2, above=3)
+    checks.Checks(simulated=False).bounds("real data", 2, above=3)
     first, second, bounds = spread.read_records(file)
     numbers = {"got": 9.0, "want": 0.5, "atol": 0.1, "null": 0.0}
-    assert first == {"kind": "check", "name": "r"} | numbers
+    assert first == {"kind": "number", "name": "r"} | numbers
     assert (second["name"], second["null"]) == ("r (2)", -math.inf)
     assert math.isnan(second["got"])
     limits = {"got": 2.0, "above": 3.0, "below": math.inf}
-    assert bounds == {"kind": "check_bounds", "name": "z"} | limits
+    assert bounds == {"kind": "bounds", "name": "z"} | limits
     assert capsys.readouterr().out == "real data: 2\n"
 
 
@@ -89,7 +90,7 @@ def test_suggested_tolerance(spread, got, expected):
     ],
 )
 def test_tolerances_too_tight_are_marked(spread, got, deviation, mark):
-    runs = made_up(spread, "check", got, want=0.5, atol=0.1, null=0.0)
+    runs = made_up(spread, "number", got, want=0.5, atol=0.1, null=0.0)
     (row,) = spread.summarise_tolerances(runs).to_dict("records")
     assert row["deviation"] == pytest.approx(deviation)
     assert (row["mark"], row["n"]) == (mark, 2)
@@ -107,7 +108,7 @@ def test_tolerances_too_tight_are_marked(spread, got, deviation, mark):
     ],
 )
 def test_bounds_too_near_are_marked(spread, got, margin, mark):
-    runs = made_up(spread, "check_bounds", got, above=3.0, below=6.0)
+    runs = made_up(spread, "bounds", got, above=3.0, below=6.0)
     (row,) = spread.summarise_bounds(runs).to_dict("records")
     assert row["margin"] == pytest.approx(margin)
     assert row["mark"] == mark
@@ -140,8 +141,8 @@ def test_texts_that_differ_are_listed(spread):
 
 
 def test_report_and_file(spread, tmp_path, capsys):
-    runs = made_up(spread, "check", [0.5, 0.56], want=0.5, atol=0.1, null=0.0)
-    runs += made_up(spread, "check_bounds", [4.0, 4.1], above=3.0, below=math.inf)
+    runs = made_up(spread, "number", [0.5, 0.56], want=0.5, atol=0.1, null=0.0)
+    runs += made_up(spread, "bounds", [4.0, 4.1], above=3.0, below=math.inf)
     spread.print_report(runs)
     printed = capsys.readouterr().out
     assert "Numbers with a tolerance: 1, 1 of them marked" in printed

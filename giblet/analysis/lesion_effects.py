@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from giblet.analysis.lesions import LesionScores
 from giblet.analysis.statistics import PRECISION, p_values, z_scores
+from giblet.data import MultimodalDataset
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,19 @@ def random_regions(coordinates: np.ndarray, size: int, n_draws: int, rng: np.ran
     return regions
 
 
+def random_lesions(dataset: MultimodalDataset, size: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Lesions of `size` voxels at random places: (n_draws, n_voxels) bool.
+
+    They are contiguous, see `random_regions`, where the data set knows the coordinates of its voxels; of arrays that
+    have none, any voxels or parcels are drawn together.
+    """
+    if dataset.coordinates is not None:
+        return random_regions(dataset.coordinates, size, n_draws, rng)
+    n_voxels = dataset.model_dims["n_voxels"]
+    order = rng.random((n_draws, n_voxels)).argsort(axis=1)
+    return order.argsort(axis=1) < size
+
+
 def mean_costs(
     intact: dict[str, np.ndarray],
     lesioned: dict[str, np.ndarray],
@@ -107,12 +121,12 @@ def no_null(names: Sequence[str], n_permute: int) -> dict[str, np.ndarray]:
 
 
 def region_null(
-    scores: LesionScores, coordinates: np.ndarray, size: int, n_permute: int = 199, random_state: int = 0, **lesion
+    scores: LesionScores, size: int, n_permute: int = 199, random_state: int = 0, **lesion
 ) -> dict[str, np.ndarray]:
-    """Costs of random contiguous regions of `size` voxels: {name: (n_permute,)}; NaN of none."""
+    """Costs of `random_lesions` of `size` voxels: {name: (n_permute,)}; NaN of none."""
     if size == 0:
         return no_null(scores.names, n_permute)
-    regions = random_regions(coordinates, size, n_permute, np.random.default_rng(random_state))
+    regions = random_lesions(scores.dataset, size, n_permute, np.random.default_rng(random_state))
     return mean_costs(scores.intact, scores.of_regions(regions, **lesion))
 
 

@@ -12,9 +12,11 @@ from copy import copy
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import cosine_similarity, linear
 
+from giblet.analysis.reconstruction import source_fmri, typical
 from giblet.data import MultimodalDataset
+from giblet.data.provenance import check_held_out, check_same_data
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 
 FILLS = ("zero", "mean", "resample")
@@ -109,9 +111,9 @@ class LesionScores:
     Parameters
     ----------
     dataset : MultimodalDataset with `average=True`
-        The held-out split.
-    fmri : (n_trs, n_voxels)
-        The brain to lesion: of `source_fmri`, predicted or measured.
+        Held-out TRs alone.
+    fmri : 'measured' or 'predicted', or (n_trs, n_voxels)
+        The brain to lesion, see `source_fmri`.
 
     Attributes
     ----------
@@ -122,7 +124,11 @@ class LesionScores:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: MultimodalAutoencoder, dataset: MultimodalDataset, fmri: np.ndarray):
+    def __init__(self, model: MultimodalAutoencoder, dataset: MultimodalDataset, fmri: str | np.ndarray = "measured"):
+        check_held_out(dataset)
+        check_same_data(model.trained_on, dataset)
+        if isinstance(fmri, str):
+            fmri = source_fmri(fmri, model, dataset)
         self.model, self.dataset, self.names = model.eval(), dataset, dataset.present
         self.core = model.core if isinstance(model, SpanAutoencoder) else model
         device = next(model.parameters()).device
@@ -172,6 +178,19 @@ class LesionScores:
                 else:
                     scores[name].append((recon == target).float().mean((-2, -1)))
         return {name: torch.cat(rows).cpu().numpy() for name, rows in scores.items()}
+
+    def of_training_mean(self) -> dict[str, float]:
+        """Mean score of the training mean in place of a reconstruction, by modality; of codes that of the commonest."""
+        means = {}
+        for name in self.names:
+            recon = typical(self.dataset, name)[None].to(self.fmri.device)
+            if name in self.mean_error:
+                means[name] = 0.0
+            elif name == "text":
+                means[name] = cosine_similarity(recon, self.target[name])[self.target[name].any(1)].mean().item()
+            else:
+                means[name] = (recon == self.target[name]).float().mean().item()
+        return means
 
     def through_layer_6(self, change: Tensor, voxels: np.ndarray) -> Tensor:
         """What a change (n_trs, n_changed) in some voxels (indices) adds to the bottleneck."""

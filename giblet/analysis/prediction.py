@@ -7,6 +7,7 @@ import torch
 
 from giblet.analysis.statistics import varying_voxels
 from giblet.data import MultimodalDataset
+from giblet.data.provenance import check_held_out, check_same_data
 from giblet.models import MultimodalAutoencoder
 
 
@@ -20,7 +21,13 @@ def predict_fmri(
     ----------
     drop : sequence of 'video', 'audio', 'text'
         Modalities taken away: every TR shows the model their mean over the training TRs.
+
+    Raises
+    ------
+    ValueError
+        If the model was trained on other data, or on other TRs of them, see `check_same_data`.
     """
+    check_same_data(model.trained_on, dataset)
     model.eval()
     device = next(model.parameters()).device
     means = {name: dataset.train_mean(name).to(device) for name in drop}
@@ -36,10 +43,16 @@ def predict_fmri(
 def knock_out_maps(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> dict[str, np.ndarray]:
     """r of every voxel with 'nothing', and with each modality that is present, taken from the model's input.
 
+    Parameters
+    ----------
+    dataset : MultimodalDataset with `average=True`
+        Held-out TRs.
+
     Returns
     -------
     {name: (n_voxels,)}
     """
+    check_held_out(dataset)
     taken = {"nothing": ()} | {name: (name,) for name in dataset.present}
     predictions = ((name, predict_fmri(model, dataset, drop)) for name, drop in taken.items())
     return {name: voxelwise_correlation(x, dataset.fmri(), dataset.run) for name, x in predictions}
@@ -96,7 +109,7 @@ def subject_correlations(fmri_pred: np.ndarray, dataset: MultimodalDataset, bloc
     Parameters
     ----------
     fmri_pred : (n_trs, n_voxels)
-        For the TRs of `dataset`, which has `average=False`.
+        For the TRs of `dataset`, which holds none of training and has `average=False`.
 
     Returns
     -------
@@ -104,6 +117,7 @@ def subject_correlations(fmri_pred: np.ndarray, dataset: MultimodalDataset, bloc
     """
     if dataset.average:
         raise ValueError("scores of single subjects need a dataset with average=False.")
+    check_held_out(dataset)
     blocks = []
     for start in range(0, fmri_pred.shape[1], block_voxels):
         part = slice(start, start + block_voxels)

@@ -9,6 +9,7 @@ from torch import Tensor
 from giblet.analysis.prediction import predict_fmri
 from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI
+from giblet.data.provenance import check_same_data
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 
 SOURCES = ("ceiling", "predicted", "measured", "shifted", "mean")
@@ -30,6 +31,7 @@ def source_fmri(
     subject : str, optional
         One subject's brain instead of the mean of the group; 0, its mean, where it was not measured.
     """
+    check_same_data(model.trained_on, dataset)
     if source not in SOURCES[1:4]:
         raise ValueError(f"source is {source!r}, expected one of {', '.join(SOURCES[1:4])}.")
     if source == "predicted":
@@ -72,7 +74,7 @@ def reconstruct(
     subject: str | None = None,
     voxels: np.ndarray | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Reconstructions of a split in batches of TRs, in the units of the data set.
+    """Reconstructions of a split in batches of TRs, in the units of the data set and without context.
 
     Parameters
     ----------
@@ -91,13 +93,23 @@ def reconstruct(
     ------
     dict of `video`, `audio`, `text` : (n_batch, n_features)
     """
+    check_same_data(model.trained_on, dataset)
     if source not in ("ceiling", "mean"):
         fmri = source_fmri(source, model, dataset, subject)
-        yield from decode_batches(model, fmri if voxels is None else np.where(voxels, fmri, np.float32(0)))
-        return
-    for batch in stimulus_batches(dataset):
+        batches = decode_batches(model, fmri if voxels is None else np.where(voxels, fmri, np.float32(0)))
+    else:
+        batches = _reference_batches(source, model, dataset)
+    for batch in batches:
+        yield {name: dataset.own(name, values) for name, values in batch.items()}
+
+
+def _reference_batches(source: str, model: MultimodalAutoencoder, dataset: MultimodalDataset) -> Iterator[dict]:
+    """The 'ceiling' or the 'mean', with context."""
+    for start in range(0, dataset.n_trs, BATCH_TRS):
+        rows = dataset.tr_index[start : start + BATCH_TRS]
+        batch = {name: dataset.stimulus(name, rows) for name in STIMULI}
         if source == "mean":
-            batch = {name: _typical(dataset, name).expand_as(values) for name, values in batch.items()}
+            batch = {name: typical(dataset, name).expand_as(values) for name, values in batch.items()}
         elif isinstance(model, SpanAutoencoder):
             basis = model.video_basis
             coordinates = basis.coordinates(batch["video"].to(next(model.parameters()).device))
@@ -115,11 +127,11 @@ def stimulus_batches(dataset: MultimodalDataset, batch_trs: int = BATCH_TRS) -> 
     """The movie itself, as `reconstruct` gives it."""
     for start in range(0, dataset.n_trs, batch_trs):
         rows = dataset.tr_index[start : start + batch_trs]
-        yield {name: dataset.stimulus(name, rows) for name in STIMULI}
+        yield {name: dataset.own(name, dataset.stimulus(name, rows)) for name in STIMULI}
 
 
-def _typical(dataset: MultimodalDataset, name: str) -> Tensor:
-    """The training mean; of codes, which have none, the commonest of each place."""
+def typical(dataset: MultimodalDataset, name: str) -> Tensor:
+    """The training mean of a modality, (n_features,); of codes, which have none, the commonest of each place."""
     stored = getattr(dataset.features, name)
     if stored.ndim == 2:
         return dataset.train_mean(name)
@@ -134,7 +146,8 @@ def similarity(
     The cosine of what distinguishes the two from the training mean, so that looking like the average film is worth
     nothing and the mean itself is alike to nothing (0). Of codes, the share that is the same.
     """
-    target = {name: _deviations(dataset.stimulus(name, dataset.tr_index), dataset, name) for name in names}
+    own = {name: dataset.own(name, dataset.stimulus(name, dataset.tr_index)) for name in names}
+    target = {name: _deviations(values, dataset, name) for name, values in own.items()}
     parts = {name: [] for name in names}
     for batch in batches:
         for name in names:
@@ -150,7 +163,7 @@ def _deviations(values: Tensor, dataset: MultimodalDataset, name: str) -> Tensor
     """Unit vectors from the training mean to each row; 0 for what is the mean but for rounding."""
     if values.ndim > 2:
         return values
-    mean = dataset.train_mean(name)
+    mean = dataset.own(name, dataset.train_mean(name)[None])
     away = values - mean
     length = away.norm(dim=1, keepdim=True)
     return torch.where(length > 1e-5 * mean.norm(), away / length.clamp(min=1e-30), 0)

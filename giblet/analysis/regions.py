@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nibabel.affines import apply_affine
+import pandas as pd
 from nilearn import datasets, image
 from scipy.spatial import cKDTree
+
+from giblet.masks import check_mask, voxel_coordinates
+
+if TYPE_CHECKING:
+    from giblet.data import MultimodalDataset
+
+N_PARCELS = 1000  # arrays of more columns are voxels, and no region each
+BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -31,10 +41,31 @@ class Regions:
         with np.errstate(invalid="ignore"):  # a region without a finite voxel is NaN
             return (np.where(finite, values, 0) @ member) / (finite.astype(values.dtype) @ member)
 
+    def largest(self, n: int) -> list[str]:
+        """Names of the `n` regions with most voxels, the largest first."""
+        sizes = np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
+        return [self.names[index] for index in np.argsort(-sizes, kind="stable")[:n]]
 
-def voxel_coordinates(mask_img) -> np.ndarray:
-    """Centre of each voxel of a mask in mm: (n_voxels, 3)."""
-    return apply_affine(mask_img.affine, np.argwhere(np.asarray(mask_img.dataobj)))
+
+def regions_of(dataset: "MultimodalDataset") -> Regions:
+    """The regions of a data set: those that it names, else the networks of `seitzman_networks`.
+
+    A folder names them in `dataset.toml` (`regions`, `region_names`), arrays in `from_arrays(regions=...)`. Without
+    names and a mask each column of fMRI is a parcel of its own, up to 1,000 of them.
+    """
+    n_voxels = dataset.model_dims["n_voxels"]
+    if dataset.region_names is not None:
+        names = tuple(dict.fromkeys(name for name in dataset.region_names if name))
+        return Regions(np.array([names.index(name) if name else -1 for name in dataset.region_names]), names)
+    if dataset.folder is not None and dataset.folder.regions is not None:
+        return label_regions(dataset.folder.regions, dataset.folder.region_names, dataset.mask_img)
+    if dataset.mask_img is not None:
+        return seitzman_networks(dataset.mask_img)
+    if n_voxels > N_PARCELS:
+        raise ValueError(
+            f"nothing says which regions {n_voxels} voxels belong to: give from_arrays regions or mask_img."
+        )
+    return Regions(np.arange(n_voxels), tuple(f"parcel {index + 1}" for index in range(n_voxels)))
 
 
 def sphere(mask_img, centre_mm: Sequence[float], radius_mm: float) -> np.ndarray:
@@ -56,6 +87,7 @@ def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
     Every voxel of `mask_img` within `radius_mm` of a region's centre takes the network of the nearest
     one. The coordinates come with nilearn, so nothing is downloaded. 'unassigned' regions are left out.
     """
+    check_mask(mask_img)
     atlas = datasets.fetch_coords_seitzman_2018()
     networks = np.asarray(atlas["networks"])
     names = tuple(sorted(set(networks) - {"unassigned"}))
@@ -66,33 +98,56 @@ def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
     return Regions(np.where(distance <= radius_mm, index[nearest], -1), names)
 
 
-def label_regions(labels_img, names: Mapping[int, str], mask_img) -> Regions:
+def label_regions(labels_img, names: Mapping[int, str] | Sequence[str] | str | Path, mask_img) -> Regions:
     """Regions of any label image: every voxel of `mask_img` takes the label that lies at its centre.
 
     Parameters
     ----------
     labels_img : image or file
         Integers, in the same space as the mask, on any grid; 0 is no region.
-    names : mapping of label to name
-        Labels that are not in it are no region.
+    names : mapping of label to name, sequence of names, or file
+        A sequence names labels 1, 2, ..., or 0, 1, ... if it begins with 'Background', as nilearn's atlases have it; ()
+        names every label by its number. A file is a BIDS table with the columns `index` and `name` (.tsv). Labels
+        of the same name are one region, and labels that are not named are none.
 
     Raises
     ------
     ValueError
-        Where a named label does not occur within the mask.
+        Where a label named by a mapping does not occur within the mask; others are left out, and counted in a line.
     """
+    check_mask(mask_img)
     resampled = image.resample_to_img(
         labels_img, mask_img, interpolation="nearest", force_resample=True, copy_header=True
     )
     labels = np.asarray(resampled.dataobj)[np.asarray(mask_img.dataobj) > 0].round().astype(int)
-    if missing := [name for label, name in names.items() if label not in labels]:
+    named = _label_names(names, labels)
+    found = {named[label] for label in np.unique(labels).tolist() if label in named}
+    missing = [name for name in dict.fromkeys(named.values()) if name not in found]
+    if missing and (isinstance(names, Mapping) or not found):
         raise ValueError(f"labels_img has no voxel of {', '.join(map(repr, missing))} within the mask: leave them out.")
-    position = {label: index for index, label in enumerate(names)}
-    return Regions(np.array([position.get(label, -1) for label in labels]), tuple(names.values()))
+    if missing:
+        print(f"regions without a voxel in the mask, left out: {', '.join(missing)}")
+    kept = tuple(dict.fromkeys(name for name in named.values() if name not in missing))
+    position = {label: kept.index(name) for label, name in named.items() if name in kept}
+    return Regions(np.array([position.get(label, -1) for label in labels]), kept)
+
+
+def _label_names(names: Mapping[int, str] | Sequence[str] | str | Path, labels: np.ndarray) -> dict[int, str]:
+    if isinstance(names, Mapping):
+        return dict(names)
+    if isinstance(names, str | Path):
+        table = pd.read_csv(names, sep="\t")
+        if not {"index", "name"} <= set(table):
+            raise ValueError(f"{names} has the columns {', '.join(table)}, expected index and name, tab-separated.")
+        return {int(label): str(name) for label, name in zip(table["index"], table["name"], strict=True) if label != 0}
+    if len(names) == 0:
+        return {int(label): f"region {label}" for label in np.unique(labels) if label > 0}
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    first = 0 if names[0].lower() == BACKGROUND else 1
+    return {label: name for label, name in enumerate(names, start=first) if name.lower() != BACKGROUND}
 
 
 def schaefer_parcels(mask_img, n_rois: int = 100) -> Regions:
     """Parcels of Schaefer et al. (2018, doi 10.1093/cercor/bhx179), which nilearn fetches from the internet once."""
     atlas = datasets.fetch_atlas_schaefer_2018(n_rois=n_rois)
-    names = [name.decode() if isinstance(name, bytes) else name for name in atlas.labels if name != "Background"]
-    return label_regions(atlas.maps, dict(enumerate(names, start=1)), mask_img)
+    return label_regions(atlas.maps, atlas.labels, mask_img)

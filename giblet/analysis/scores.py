@@ -8,19 +8,23 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
+from giblet.data.provenance import check_held_out
 
 SSIM_PIXELS = 7  # side of the window that it compares
 DECIBELS = 10 / np.log(10)  # of a natural logarithm of power
 
 
-def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor) -> dict[str, np.ndarray]:
-    """Scores of (n_trs, video_dim) pixels in 0..1, each (n_trs,).
+def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor | None) -> dict[str, np.ndarray]:
+    """Scores of (n_trs, video_dim) pixels in 0..1, or of features without a processor, each (n_trs,).
 
     `mse`; `psnr` in decibels of the full scale 1; `pixel r`, Pearson's r over the pixels of all its frames; and `ssim`
-    (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's frames, of 7 x 7 pixels or more.
+    (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's frames, of 7 x 7 pixels or more. Of features that are
+    no pixels `mse` alone.
     """
     x, y = (values.double().numpy() for values in (recon, target))
     mse = np.square(x - y).mean(1)
+    if processor is None:
+        return {"mse": mse}
     with np.errstate(divide="ignore", invalid="ignore"):
         psnr = -10 * np.log10(mse)
         centred = [values - values.mean(1, keepdims=True) for values in (x, y)]
@@ -35,7 +39,7 @@ def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor) -> di
     return scores
 
 
-def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor) -> dict[str, np.ndarray]:
+def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor | None) -> dict[str, np.ndarray]:
     """Scores of the features of (n_trs, ...) sound, each (n_trs,).
 
     Of codes the share that is the same, `codes`. Of others `mse`, in squared SDs; of log-mel spectra also `lsd`, the
@@ -45,7 +49,7 @@ def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor) -> di
     if recon.ndim > 2:
         return {"codes": (recon == target).double().flatten(1).mean(1).numpy()}
     scores = {"mse": (recon - target).double().square().mean(1).numpy()}
-    if processor.mel_shape is None:
+    if processor is None or processor.mel_shape is None:
         return scores
     x, y = (processor.log_power(values).double() for values in (recon, target))  # (n_trs, n_frames, n_mels)
     scores["lsd"] = DECIBELS * (x - y).square().mean(2).sqrt().mean(1).numpy()
@@ -56,7 +60,7 @@ def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor) -> di
     return scores
 
 
-def text_scores(recon: Tensor, target: Tensor, processor: TextProcessor) -> dict[str, np.ndarray]:
+def text_scores(recon: Tensor, target: Tensor, processor: TextProcessor | None) -> dict[str, np.ndarray]:
     """Scores of (n_trs, width) embeddings, each (n_trs,), NaN where nothing is annotated.
 
     `cosine`; and `rank` of the annotation that is nearest to the target among all annotations, by their cosine with the
@@ -65,7 +69,7 @@ def text_scores(recon: Tensor, target: Tensor, processor: TextProcessor) -> dict
     x, y = (values.double().numpy() for values in (recon, target))
     annotated, (x_unit, y_unit) = np.any(y != 0, axis=1), (_unit(values) for values in (x, y))
     scores = {"cosine": np.where(annotated, (x_unit * y_unit).sum(1), np.nan)}
-    if processor.embeddings is not None:
+    if processor is not None and processor.embeddings is not None:
         embeddings = np.unique(processor.embeddings, axis=0).astype(np.float64)  # a sentence said twice is one
         own = (y_unit @ embeddings.T).argmax(1)
         alike = x_unit @ embeddings.T
@@ -79,13 +83,20 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def score_trs(batches: Iterator[dict[str, Tensor]], dataset: MultimodalDataset) -> pd.DataFrame:
-    """Every score of every TR of a split, from reconstructions in batches: rows are TRs, columns (modality, score)."""
+    """Every score of every TR of a split, from reconstructions in batches: rows are TRs, columns (modality, score).
+
+    Raises
+    ------
+    ValueError
+        If any of the TRs is one of training.
+    """
+    check_held_out(dataset)
     score = {"video": video_scores, "audio": audio_scores, "text": text_scores}
     processors = {"video": dataset.video_processor, "audio": dataset.audio_processor, "text": dataset.text_processor}
     tables, start = [], 0
     for recon in batches:
         rows = dataset.tr_index[start : start + len(recon["text"])]
-        target = {name: dataset.stimulus(name, rows) for name in dataset.present}
+        target = {name: dataset.own(name, dataset.stimulus(name, rows)) for name in dataset.present}
         parts = {name: score[name](recon[name], target[name], processors[name]) for name in dataset.present}
         tables.append(pd.DataFrame({(n, key): value for n, part in parts.items() for key, value in part.items()}))
         start += len(rows)

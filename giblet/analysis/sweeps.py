@@ -1,6 +1,6 @@
 """Tables of many lesions: regions or groups of units by modality, dose and response, what reads what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,18 +21,17 @@ from giblet.analysis.regions import Regions
 def region_sweep(
     scores: LesionScores,
     regions: Regions,
-    coordinates: np.ndarray,
     n_permute: int = 199,
     random_state: int = 0,
     progress: bool = True,
     **lesion,
 ) -> pd.DataFrame:
-    """The cost of lesioning each region, by modality, beside random contiguous regions of about the same size.
+    """The cost of lesioning each region, by modality, beside random regions of about the same size.
+
+    The random regions are contiguous where the data set knows the coordinates of its voxels, see `random_lesions`.
 
     Parameters
     ----------
-    coordinates : (n_voxels, 3)
-        Of the voxels in mm, see `voxel_coordinates`.
     **lesion
         `fill`, `strength`, `mode` and `seed`, as in `LesionScores.lesioned`.
 
@@ -49,11 +48,42 @@ def region_sweep(
         n_voxels = int(mask.sum())
         size = size_bin(n_voxels, len(mask))
         if size not in nulls:
-            nulls[size] = region_null(scores, coordinates, size, n_permute, random_state, **lesion)
+            nulls[size] = region_null(scores, size, n_permute, random_state, **lesion)
         own = {name: _known(values[[index]], n_voxels) for name, values in lesioned.items()}
         effects = lesion_effects(scores, own, nulls[size], lesion.get("mode", "without"))
         rows.append({("", "n_voxels"): n_voxels} | _row(effects))
     return _table(rows, pd.Index(regions.names, name="region"), scores)
+
+
+def intact_table(scores: Mapping[str, LesionScores]) -> pd.DataFrame:
+    """What each brain gives without a lesion, beside what the training mean would: look at it before any lesion.
+
+    Parameters
+    ----------
+    scores : {brain: LesionScores}
+
+    Returns
+    -------
+    DataFrame (n_modalities, n_brains + 1)
+        R2 against the training mean of video and audio, cosine of text, share of equal codes; means over the TRs that
+        have a score. The last column is `training mean`.
+    """
+    columns = {brain: {name: mean_over_trs(x.intact[name][0]) for name in x.names} for brain, x in scores.items()}
+    first = next(iter(scores.values()))
+    columns["training mean"] = first.of_training_mean()
+    return _labelled(pd.DataFrame(columns).loc[list(first.names)], first)
+
+
+def decoding_failures(table: pd.DataFrame) -> list[str]:
+    """A sentence for each brain and modality of `intact_table` that is decoded no better than by the training mean."""
+    mean = table["training mean"]
+    return [
+        f"{name} from the {brain} brain is decoded no better than by the training mean ({table.loc[name, brain]:.2f}, "
+        f"the mean has {mean[name]:.2f}): read nothing into its lesions"
+        for brain in table.columns.drop("training mean")
+        for name in table.index
+        if not table.loc[name, brain] > mean[name]
+    ]
 
 
 def unit_sweep(

@@ -24,6 +24,7 @@ from giblet.analysis.statistics import (
 )
 from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI
+from giblet.data.provenance import check_held_out
 from giblet.models import MultimodalAutoencoder
 
 N_PERMUTE = 2000  # null draws
@@ -36,6 +37,7 @@ def network_table(
     n_permute: int = N_PERMUTE,
     random_state: int = 0,
     split: str = "test",
+    ridge_pred: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Held-out r of each region beside its null.
 
@@ -44,19 +46,25 @@ def network_table(
     fmri_pred : (n_trs, n_voxels)
         Prediction for all TRs of `dataset`, which has `split='all'` and `average=True`: null windows are taken
         from all of each run, at least the gap between splits away from the held-out block.
+    split : 'test' or 'val'
+    ridge_pred : (n_held_out, n_voxels), optional
+        What a ridge regression predicts for the held-out TRs, see `ridge_predictions`.
 
     Returns
     -------
     DataFrame
         One row per region: `n_voxels`, `r` (mean over voxels), `null_mean`, `null_sd` (of that mean
-        over the draws), `z` = (r - null_mean) / null_sd, see `z_scores`, and `p`, see `p_values`. A
-        region without voxels, or whose voxels do not vary, has no score: NaN.
+        over the draws), `z` = (r - null_mean) / null_sd, see `z_scores`, and `p`, see `p_values`; with
+        `ridge_pred` also `ridge r`. A region without voxels, or whose voxels do not vary, has no
+        score: NaN.
 
     Raises
     ------
     ValueError
-        If `dataset` has no TR of the split, or a run is too short, see `window_null`.
+        If `dataset` has no TR of the split, a run is too short, see `window_null`, or the split is that of training.
     """
+    if split not in ("val", "test"):
+        raise ValueError(f"split is {split!r}, expected 'test' or 'val': a score on training TRs says nothing.")
     held_out = dataset.split_labels[dataset.tr_index] == split
     scores = (n_permute, random_state, regions.mean)
     r, null = window_null(fmri_pred, dataset.fmri(), dataset.run, held_out, dataset.gap, *scores)
@@ -71,6 +79,9 @@ def network_table(
         },
         index=pd.Index(regions.names, name="network"),
     )
+    if ridge_pred is not None:
+        ridge_r = voxelwise_correlation(ridge_pred, dataset.fmri()[held_out], dataset.run[held_out])
+        table["ridge r"] = regions.mean(ridge_r)
     return _labelled(table, dataset)
 
 
@@ -109,6 +120,7 @@ def region_table(
     ValueError
         If the TRs hold fewer than 3 blocks, or a run is shorter than one.
     """
+    check_held_out(dataset)
     fmri, run = dataset.fmri(), dataset.run
     block_trs = block_trs or usual_block_trs(run)
     r, ridge_r = (regions.mean(voxelwise_correlation(x, fmri, run)) for x in (fmri_pred, ridge_pred))
@@ -168,6 +180,7 @@ def identify_source(
     whole, test : MultimodalDataset with `average=True`
         Whole runs, from whose other windows the null comes, and the held-out split.
     """
+    check_held_out(test)
     held_out = np.isin(whole.tr_index, test.tr_index)
     batches = reconstruct("measured" if source == "shifted" else source, model, whole, subject, voxels)
     alike = similarity(batches, test, test.present)

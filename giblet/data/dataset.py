@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
@@ -12,13 +13,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from giblet.alignment.splits import SPLITS, gap_trs
+from giblet.data.arrays import features_from_arrays, frames_of
 from giblet.data.audio import AudioProcessor
-from giblet.data.features import STIMULI, Features, features_from_arrays, mean_response
+from giblet.data.features import STIMULI, Features, mean_response
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
 from giblet.data.prepare import group_mean, prepare, read_manifest
+from giblet.data.provenance import hash_of, intervals
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
+from giblet.masks import voxel_coordinates
 
 FRACTIONS = (0.6, 0.15, 0.25)
 
@@ -59,7 +63,12 @@ class MultimodalDataset(Dataset):
     features : Features
         What is stored, over all TRs of the movie.
     fmri_mean, fmri_variance : with `average`, mean response and variance of the subjects, over all TRs of the movie
-    mask_img : image of the voxels, None for arrays
+    mask_img : image of the voxels
+    video_processor, audio_processor, text_processor
+        What turns features back into frames, sound and words.
+    planted : {network: what drives it} in simulated data, else {}
+
+    Arrays may lack `mask_img` and the processors, and have no `folder`: then these are None.
 
     Raises
     ------
@@ -85,7 +94,8 @@ class MultimodalDataset(Dataset):
     ):
         _check_choice(split, context)
         self.folder = DataFolder.open(data_dir)
-        self.tr, self.simulated = self.folder.tr, self.folder.simulated
+        self.tr, self.simulated, self.planted = self.folder.tr, self.folder.simulated, self.folder.planted
+        self._splitting = {"context": context, "fractions": fractions, "test_runs": test_runs}
         self.video_processor = replace(video_processor or VideoProcessor(), tr=self.tr)
         audio = replace(audio_processor or AudioProcessor(), tr=self.tr, mean=None, sd=None)
         text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
@@ -101,7 +111,10 @@ class MultimodalDataset(Dataset):
         self.audio_processor = replace(audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd"))
         words = tuple(manifest["annotations"])
         self.text_processor = replace(text, annotations=words, embeddings=self._saved("embeddings"))
-        self._select(Features.load(self.cache), list(self.folder.subjects), subjects, split, average, context)
+        self._facts = manifest["data"] | {"path": str(self.folder.path.resolve())}
+        self.region_names = None
+        self._choose(Features.load(self.cache), list(self.folder.subjects), subjects)
+        self._take(split, average)
 
     @classmethod
     def from_arrays(
@@ -120,17 +133,21 @@ class MultimodalDataset(Dataset):
         context: tuple[int, int] = (0, 0),
         fractions: tuple[float, float, float] = FRACTIONS,
         test_runs: Sequence[int] = (),
+        regions: Sequence[str] | None = None,
+        coordinates=None,
+        mask_img=None,
     ) -> "MultimodalDataset":
         """A data set of features that exist as arrays, of any width.
 
         Parameters
         ----------
         video, audio, text : (n_trs, ...), optional
-            Features of each TR. uint8 video is scaled to 0..1; audio is standardised by its training TRs, unless it
-            holds integer codes. A stimulus that is not given, or has no feature that varies over the training TRs, is
-            absent: (n_trs, 0) in items.
+            Features of each TR, standardised here by the training TRs. uint8 video is scaled to 0..1 instead, and is
+            a film where it has the shape (n_trs, n_frames, height, width) or (n_trs, n_frames, height, width, 3);
+            integer audio is codes. A stimulus that is not given, or has no feature that varies over the training
+            TRs, is absent: (n_trs, 0) in items.
         fmri : (n_subjects, n_trs, n_voxels) or (n_trs, n_voxels)
-            BOLD, z-scored here within each run by its training TRs. A TR of NaN was not measured.
+            BOLD of voxels or parcels, z-scored here within each run by its training TRs. A TR of NaN was not measured.
         runs : sequence of int
             TRs of each run; default one run.
         subjects : sequence of str
@@ -141,35 +158,75 @@ class MultimodalDataset(Dataset):
             Repetition time in seconds, for the gap between splits.
         split, average, context, fractions, test_runs
             As for a folder.
+        regions : sequence of str, optional
+            Region of each voxel, see `giblet.analysis.regions.regions_of`; '' is none.
+        coordinates : (n_voxels, 3), optional
+            Centre of each voxel or parcel in mm, for random regions that are contiguous.
+        mask_img : image, optional
+            Whose voxels, in the order of its array, are those of `fmri`: for maps.
         """
         _check_choice(split, context)
         self = cls.__new__(cls)
-        self.folder, self.cache, self.mask_img, self.tr, self.simulated = None, None, None, tr, False
+        self.folder, self.cache, self.tr, self.simulated, self.planted = None, None, tr, False, {}
         stimuli = {"video": video, "audio": audio, "text": text}
         features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, fractions, context, test_runs)
         names = [f"sub-{n + 1:02d}" for n in range(len(features.fmri))] if subjects is None else list(subjects)
         if len(names) != len(features.fmri):
             raise ValueError(f"subjects are {names}, expected a name for each of {len(features.fmri)} series of fmri.")
-        self._select(features, names, "all", split, average, context)
+        self.video_processor, self.audio_processor, self.text_processor = frames_of(video, tr), None, None
+        self._splitting = {"context": context, "fractions": fractions, "test_runs": test_runs}
+        self._facts = {"tr": tr, "run_trs": np.bincount(features.run).tolist(), "lag_trs": lag_trs, "path": None}
+        self._choose(features, names, "all")
+        self._place(regions, coordinates, mask_img)
+        self._take(split, average)
         return self
 
-    def _select(self, features: Features, names: list, subjects, split: str, average: bool, context) -> None:
+    def _place(self, regions, coordinates, mask_img) -> None:
+        """Where the voxels of arrays lie, if that is known."""
+        n_voxels = self.features.fmri.shape[-1]
+        self.mask_img = mask_img
+        self.region_names = None if regions is None else tuple(map(str, regions))
+        if coordinates is not None:
+            self.coordinates = np.asarray(coordinates, np.float64)
+        found = {
+            "regions": self.region_names,
+            "mask_img": None if mask_img is None else np.flatnonzero(np.asarray(mask_img.dataobj) > 0),
+            "coordinates": self.coordinates,
+        }
+        for name, values in found.items():
+            if values is not None and len(values) != n_voxels:
+                raise ValueError(f"{name} has {len(values)} voxels, fmri has {n_voxels}: expected the same.")
+
+    def _choose(self, features: Features, names: list, subjects) -> None:
+        """Take the features and some of their subjects."""
         self.subjects = names if isinstance(subjects, str) and subjects == "all" else list(subjects)
         if set(self.subjects) - set(names) or not self.subjects:
             raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {names}.")
-        self.features, self.average, self.split, self.split_labels = features, average, split, features.split
+        self.features, self.split_labels = features, features.split
         self.present = tuple(name for name in STIMULI if getattr(features, name).shape[-1] > 0)
         self.subject_rows = [names.index(name) for name in self.subjects]
-        self.offsets = np.arange(-context[0], context[1] + 1)
+        before, after = self._splitting["context"]
+        self.offsets = np.arange(-before, after + 1)
         self.gap = gap_trs(self.tr, len(self.offsets))
-        valid = features.valid[self.subject_rows]
-        wanted = features.split != "cropped" if split == "all" else features.split == split
+        self.weight = features.valid[self.subject_rows].mean(0, dtype=np.float32)
+
+    def _take(self, split: str, average: bool) -> None:
+        """Take the TRs of a split."""
+        valid = self.features.valid[self.subject_rows]
+        wanted = self.split_labels != "cropped" if split == "all" else self.split_labels == split
+        self.split, self.average = split, average
         self.tr_index = np.flatnonzero(wanted & valid.any(0))
-        self.run = features.run[self.tr_index]
+        self.run = self.features.run[self.tr_index]
         self._items = np.argwhere(valid[:, self.tr_index])  # TRs vary fastest, then subjects
-        self.weight = valid.mean(0, dtype=np.float32)
-        if average:
+        if average and not hasattr(self, "fmri_mean"):
             self._average()
+
+    def select(self, split: str, average: bool | None = None) -> "MultimodalDataset":
+        """Another split of the same data, or the same one with another `average`; nothing is copied."""
+        _check_choice(split, self._splitting["context"])
+        other = copy(self)
+        other._take(split, self.average if average is None else average)
+        return other
 
     def _average(self) -> None:
         if self.cache is not None:
@@ -193,9 +250,41 @@ class MultimodalDataset(Dataset):
 
     def per_subject(self) -> "MultimodalDataset":
         """The same split with an item for each subject and TR instead of the subjects' mean."""
-        other = copy(self)
-        other.average = False
-        return other
+        return self.select(self.split, average=False)
+
+    @cached_property
+    def coordinates(self) -> np.ndarray | None:
+        """Centre of each voxel in mm, (n_voxels, 3), where the data set knows it."""
+        return None if self.mask_img is None else voxel_coordinates(self.mask_img)
+
+    @property
+    def provenance(self) -> dict:
+        """What the data are, how their features were made and how they are split: plain values, for a checkpoint.
+
+        `files` has a fingerprint of each file or array, `train` the [start, stop) intervals of the training TRs, and
+        `hash` stands for all of it but the place, `path`.
+        """
+        found = dict(self._facts)
+        if self.folder is None:
+            found["files"] = self.features.fingerprints
+        found |= {name: np.asarray(values).tolist() for name, values in self._splitting.items()}
+        train = intervals(np.flatnonzero(self.split_labels == "train"))
+        found |= {"features": self._feature_settings, "subjects": list(self.subjects), "train": train}
+        return found | {"hash": hash_of(found)}
+
+    @property
+    def _feature_settings(self) -> dict | None:
+        """Arguments of the processors of a folder."""
+        if self.folder is None:
+            return None
+        video = asdict(self.video_processor)
+        del video["tr"]
+        audio, text = self.audio_processor, self.text_processor
+        return {
+            "video": video,
+            "audio": {"kind": audio.kind, "codec": audio.codec},
+            "text": {"model": text.model, "n_features": text.n_features},
+        }
 
     @property
     def n_trs(self) -> int:
@@ -231,6 +320,17 @@ class MultimodalDataset(Dataset):
             raise ValueError(f"{stimulus} holds codes, which have no mean: use features that are amounts.")
         mean = stored[self.split_labels == "train"].mean(0, dtype=np.float32)
         return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(len(self.offsets))
+
+    def own(self, stimulus: str, values: Tensor) -> Tensor:
+        """Of (n_trs, n_features with context), as items and models give them, the part of the TR itself.
+
+        Codes, which have no context, and values of the TR itself stay as they are.
+        """
+        width = getattr(self.features, stimulus).shape[-1]
+        if values.ndim != 2 or values.shape[1] == width:
+            return values
+        before = -int(self.offsets[0])
+        return values[:, before * width : (before + 1) * width]
 
     def __len__(self) -> int:
         return self.n_trs if self.average else len(self._items)

@@ -3,11 +3,13 @@
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from giblet.alignment import gap_trs, split_trs
+from giblet.data.provenance import fingerprint_array
 
 STIMULI = ("video", "audio", "text")
 CONSTANT = 1e-6  # of the largest magnitude: a feature that varies by less is constant
@@ -43,6 +45,11 @@ class Features:
         """The arrays of a prepared cache, memory-mapped."""
         names = ("video", "audio", "text", "fmri", "valid", "split", "run")
         return cls(*(np.load(path / f"{name}.npy", mmap_mode="r") for name in names), path)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of each stimulus and of the responses."""
+        return {name: fingerprint_array(getattr(self, name)) for name in (*STIMULI, "fmri")}
 
     def __reduce__(self):
         """Travel to a worker process as a path, where there is one, instead of as a copy of every array."""
@@ -121,35 +128,6 @@ def release(array: np.ndarray) -> None:
         array = array.base
 
 
-def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context, test_runs) -> Features:
-    """Shift, split and standardise arrays; see `MultimodalDataset.from_arrays`."""
-    fmri = np.array(fmri, np.float32, ndmin=3)
-    n_trs = fmri.shape[1]
-    runs = [n_trs] if runs is None else list(runs)
-    if sum(runs) != n_trs:
-        raise ValueError(f"runs are {runs}, expected numbers of TRs that sum to the {n_trs} of fmri.")
-    for name, array in stimuli.items():
-        if array is not None and len(array) != n_trs:
-            raise ValueError(f"{name} has {len(array)} TRs, fmri has {n_trs}: expected the same.")
-    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], fractions, tr, context, test_runs)
-    run, train = np.repeat(np.arange(len(runs)), runs), labels == "train"
-    arrays = {name: _stimulus(name, array, train) for name, array in stimuli.items()}
-    finite = np.isfinite(fmri)
-    valid = finite.any(-1)
-    if not valid.any() or not finite[valid].all():
-        raise ValueError("fmri holds NaN in some voxels of a TR, expected in all of them or none: leave voxels out.")
-    bold, measured = np.zeros_like(fmri), np.zeros_like(valid)
-    for subject, index in np.ndindex(len(fmri), len(runs)):
-        rows = np.flatnonzero(run == index)[: runs[index] - lag_trs]
-        series, measured[subject, rows] = fmri[subject, rows + lag_trs], valid[subject, rows + lag_trs]
-        fitted = measured[subject, rows] & (train[rows] if train[rows].any() else True)
-        fitted = series[fitted].astype(np.float64)
-        mean, sd = fitted.mean(0), fitted.std(0)
-        sd = np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)  # a constant voxel is 0
-        bold[subject, rows] = np.where(measured[subject, rows, None], (series - mean) / sd, 0)
-    return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run)
-
-
 def absent(n_trs: int) -> np.ndarray:
     """A stimulus that is not there: (n_trs, 0)."""
     return np.zeros((n_trs, 0), np.float32)
@@ -177,23 +155,3 @@ def _varying_blocks(features: np.ndarray, train: np.ndarray, n_columns: int = 40
         high = block.max(0).astype(np.float64)
         yield high - low > CONSTANT * np.maximum(np.abs(low), np.abs(high))
         release(features)
-
-
-def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
-    if array is None:
-        return absent(len(train))
-    array = np.asarray(array)
-    codes = name == "audio" and np.issubdtype(array.dtype, np.integer)
-    pixels = name == "video" and array.dtype == np.uint8
-    values = array if codes else array.reshape(len(array), -1)
-    if not (codes or pixels):
-        values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds values that are not finite, expected numbers in every TR.")
-    if not varies(values, train):
-        print(f"{name} is the same in every training TR: taken as absent")
-        return absent(len(train))
-    if codes or name != "audio":
-        return values
-    mean, sd = standardisation(values, train)
-    return ((values - mean) / sd).astype(np.float32)

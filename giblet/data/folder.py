@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 
 REQUIRED = ("tr", "lag_trs", "movies", "fmri")
-OPTIONAL = {"run_trs", "annotations", "text_columns", "mask", "skip_trs", "simulation"}
+OPTIONAL = {"run_trs", "annotations", "text_columns", "mask", "skip_trs", "regions", "region_names", "simulation"}
 # Chen et al. (2017), Nature Neuroscience 20:115-125, as published: BOLD is already shifted by 3 TRs, one movie holds
 # both runs, and both open with the same 39 s cartoon.
 SHERLOCK = {
@@ -46,6 +46,10 @@ class DataFolder:
         NIfTI mask on the grid of the series; None: the MNI152 brain and a margin.
     skip_trs : tuple of int
         TRs at the start of each run that are in no split.
+    regions : Path or None
+        Label image of the regions that tables and lesions take; None: networks of Seitzman et al.
+    region_names : tuple of str or Path
+        Names of its labels, see `giblet.analysis.regions.label_regions`, or a BIDS table of them (.tsv).
     simulated : bool
         Written by `simulate_dataset`.
     inferred : tuple of str
@@ -62,6 +66,8 @@ class DataFolder:
     subjects: dict[str, Path]
     mask: Path | None
     skip_trs: tuple[int, ...]
+    regions: Path | None = None
+    region_names: tuple[str, ...] | Path = ()
     simulated: bool = False
     inferred: tuple[str, ...] = field(default=(), compare=False)
 
@@ -87,7 +93,9 @@ class DataFolder:
         """
         path, inferred = Path(path), []
         entries, source = _entries(path, inferred)
-        files = {name: _existing(path, entries.get(name), source) for name in ("annotations", "mask")}
+        files = {name: _existing(path, entries.get(name), source) for name in ("annotations", "mask", "regions")}
+        names = entries.get("region_names", ())
+        names = _existing(path, names, source) if isinstance(names, str) else tuple(names)
         movies = tuple(_existing(path, name, source) for name in entries["movies"])
         subjects = _subjects(path, entries["fmri"], source)
         if "run_trs" not in entries:
@@ -107,8 +115,8 @@ class DataFolder:
             raise ValueError(f"skip_trs in {source} is {skip}, expected a number for each of {n_runs} runs.")
         return cls(
             path, entries["tr"], tuple(entries["run_trs"]), entries["lag_trs"], movies, files["annotations"],
-            tuple(entries.get("text_columns", ())), subjects, files["mask"], tuple(skip), "simulation" in entries,
-            tuple(inferred),
+            tuple(entries.get("text_columns", ())), subjects, files["mask"], tuple(skip), files["regions"], names,
+            "simulation" in entries, tuple(inferred),
         )  # fmt: skip
 
 
@@ -132,6 +140,8 @@ def _entries(path: Path, inferred: list[str]) -> tuple[dict, Path]:
         raise ValueError(
             f"{source} has {', '.join(unknown)}, expected only {', '.join(sorted({*REQUIRED, *OPTIONAL}))}."
         )
+    if "region_names" in entries and "regions" not in entries:
+        raise ValueError(f"{source} has region_names without regions, expected the label image that they name.")
     if ("annotations" in entries) != ("text_columns" in entries):
         raise ValueError(f"{source} has only one of annotations and text_columns, expected both or none.")
     return entries, source

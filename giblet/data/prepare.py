@@ -24,11 +24,13 @@ from giblet.data.features import (
 )
 from giblet.data.fmri import BLOCK_TRS, FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
+from giblet.data.provenance import fingerprint_file
 from giblet.data.text import TextProcessor, read_segments
 from giblet.data.video import VideoProcessor
 from giblet.files import alone, atomic_folder, atomic_path
 
-CACHE_VERSION = 3  # raise it when the same settings no longer give the same arrays
+CACHE_VERSION = 4  # raise it when the same settings no longer give the same arrays
+CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
 
 
 def prepare(
@@ -90,7 +92,7 @@ def _prepare(folder, video, audio, text, fmri, settings: dict, out: Path, progre
         sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
         versions = {"numpy": np.__version__, "av": av.__version__, "nibabel": nib.__version__}
         manifest = {"settings": settings, "sizes": sizes, "versions": versions, "said": said}
-        manifest |= {"present": present, "annotations": annotations}
+        manifest |= {"present": present, "annotations": annotations, "data": _facts(folder)}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=2))
     if progress:
         print("\n".join(said))
@@ -123,19 +125,31 @@ def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray
 def _settings(folder, video, audio, text, fmri, fractions, test_runs, context) -> dict:
     processors = {"video": asdict(video), "audio": {"kind": audio.kind, "tr": audio.tr, "codec": audio.codec}}
     processors |= {"text": {"model": text.model, "n_features": text.n_features}, "fmri": {"tr": fmri.tr}}
-    names = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
-    files = [*folder.movies, folder.annotations, folder.mask, *folder.subjects.values()]
+    files = _sources(folder)
     files += [file for name in (audio.codec, text.model) if name for file in sorted(Path(name).glob("**/*"))]  # weights
-    sources = {str(file): _fingerprint(file) for file in filter(None, files) if file.is_file()}
+    sources = {str(file): _fingerprint(file) for file in files if file.is_file()}
     return {
         "cache_version": CACHE_VERSION,
-        **{name: getattr(folder, name) for name in names},
+        **{name: getattr(folder, name) for name in CLOCK},
         **processors,
         "fractions": list(fractions),
         "test_runs": list(test_runs),
         "context": list(context),
         "sources": {name.removeprefix(f"{folder.path}/"): value for name, value in sources.items()},
     }
+
+
+def _sources(folder: DataFolder) -> list[Path]:
+    files = [*folder.movies, folder.annotations, folder.mask, *folder.subjects.values()]
+    return [file for file in files if file is not None]
+
+
+def _facts(folder: DataFolder) -> dict:
+    """What the data are, wherever they lie: see `MultimodalDataset.provenance`."""
+    facts = {name: getattr(folder, name) for name in CLOCK}
+    files = _sources(folder)
+    facts["files"] = {str(file).removeprefix(f"{folder.path}/"): fingerprint_file(file) for file in files}
+    return facts
 
 
 def _fingerprint(file: Path) -> str:

@@ -22,7 +22,7 @@ class VideoProcessor:
     ----------
     height, width : int
         Size to which frames are scaled.
-    frame_skip : int
+    frame_skip : int or float
         One frame in `frame_skip` of a 25 fps film is kept: 2 gives 18 frames in a TR of 1.5 s.
     colour : bool
         Red, green and blue of every pixel instead of its luminance.
@@ -32,7 +32,7 @@ class VideoProcessor:
 
     height: int = 90
     width: int = 160
-    frame_skip: int = 2
+    frame_skip: float = 2
     colour: bool = False
     tr: float = 1.5
 

@@ -36,7 +36,14 @@ class MultimodalAutoencoder(nn.Module):
         Recompute hidden activations in the backward pass to save memory.
     width : float
         Scales every hidden width; never inputs, voxels or bottleneck.
+
+    Attributes
+    ----------
+    trained_on : dict or None
+        What the trainer or the checkpoint says of the training data, see `MultimodalDataset.provenance`.
     """
+
+    trained_on: dict | None = None
 
     def __init__(
         self,

@@ -210,4 +210,5 @@ class SpanAutoencoder(MultimodalAutoencoder):
         for name, basis in self._input_layers.items():
             state[f"{name}.weight"] = basis.expand(state[f"{name}.weight"])
         direct.load_state_dict(state, assign=True)
+        direct.trained_on = self.trained_on
         return direct.train(self.training)

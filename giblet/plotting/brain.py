@@ -6,8 +6,6 @@ import numpy as np
 from nilearn.datasets import load_fsaverage, load_fsaverage_data
 from scipy.spatial import cKDTree
 
-from giblet.analysis.regions import voxel_coordinates
-
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
 N_POINTS = 6  # rows of points with which a triangle is filled
 
@@ -17,12 +15,12 @@ class BrainPicture:
 
     Parameters
     ----------
-    mask_img : image
-        Voxels of the data. A pixel shows the voxel nearest to its place on the pial surface.
+    coordinates : (n_voxels, 3)
+        Of the voxels in mm. A pixel shows the voxel nearest to its place on the pial surface.
     size : int
         Pixels of one view, square.
     reach_mm : float
-        A place with no voxel of the mask as near as this shows none.
+        A place with no voxel as near as this shows none.
 
     Attributes
     ----------
@@ -30,9 +28,9 @@ class BrainPicture:
         Voxel of each pixel, -1 where there is none.
     """
 
-    def __init__(self, mask_img, size: int = 130, reach_mm: float = 12.0):
+    def __init__(self, coordinates: np.ndarray, size: int = 130, reach_mm: float = 12.0):
         self.mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
-        tree = cKDTree(voxel_coordinates(mask_img))
+        tree = cKDTree(coordinates)
         shades, voxels = [], []
         for hemi, side in VIEWS:
             vertex = _vertex_of_pixels(self.mesh["inflated"].parts[hemi], hemi, side, size)

@@ -18,6 +18,7 @@ from giblet.analysis.regions import Regions
 from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE, read_sound
 from giblet.data.media import write_movie
+from giblet.plotting.media import film_of
 from giblet.plotting.surface import voxel_image
 
 SPLIT_COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green", "gap": "0.8", "cropped": "0.4"}
@@ -41,12 +42,14 @@ def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
     figure = Figure(figsize=(2.6 * len(trs), 2.3), layout="constrained")
     if dataset.simulated:
         figure.suptitle("SIMULATED data", fontsize="medium")
-    video = dataset.video_processor
+    video = film_of(dataset)
     for ax, tr in zip(figure.subplots(1, len(trs)), trs, strict=True):
         item = dataset[int(np.flatnonzero(dataset.tr_index == tr)[0])]
-        ax.imshow(item["video"].numpy().reshape(-1, *video.frame_shape)[0], cmap="gray", vmin=0, vmax=1)
-        if "text" in dataset.present:
-            ((words, _),) = dataset.text_processor.features_to_text(item["text"][None])[0]
+        frames = dataset.own("video", item["video"][None]).numpy().reshape(-1, *video.frame_shape)
+        ax.imshow(frames[0], cmap="gray", vmin=0, vmax=1)
+        if "text" in dataset.present and dataset.text_processor is not None:
+            text = dataset.own("text", item["text"][None])
+            ((words, _),) = dataset.text_processor.features_to_text(text)[0]
             ax.set_xlabel(_wrapped(words), fontsize="x-small")
         ax.set_title(f"TR {tr}", fontsize="small")
         ax.set_xticks([])
@@ -104,10 +107,11 @@ def plot_lag_curve(curves: dict[str, np.ndarray], lags: Sequence[int], tr: float
 
 def plot_split(dataset: MultimodalDataset) -> Figure:
     """Every TR of every run, coloured by its split."""
-    labels, run_trs = dataset.split_labels, dataset.folder.run_trs
+    labels, run_trs = dataset.split_labels, np.bincount(dataset.features.run)
+    runs = np.split(np.arange(len(labels)), np.cumsum(run_trs)[:-1])
     figure = Figure(figsize=(9, 0.9 + 0.5 * len(run_trs)), layout="constrained")
     ax = figure.subplots()
-    for row, run in enumerate(dataset.folder.runs):
+    for row, run in enumerate(runs):
         edges = np.flatnonzero(np.r_[True, labels[run][1:] != labels[run][:-1], True])
         for start, stop in pairwise(edges):
             ax.barh(row, stop - start, left=start, color=SPLIT_COLOURS[labels[run][start]])

@@ -41,15 +41,20 @@ def plot_film_strips(
         Of the TRs of `dataset`.
     rows : sequence of int
         Which of them to show.
+
+    Raises
+    ------
+    ValueError
+        If the video of the data set is no film.
     """
-    processor = dataset.video_processor
+    processor = film_of(dataset)
     ratio = processor.height / processor.width
     figure = Figure(figsize=(9, 0.6 + len(video) * 7.6 / len(rows) * ratio), dpi=96, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     axes = figure.subplots(len(video), len(rows), squeeze=False)
     for line, (name, values) in zip(axes, video.items(), strict=True):
         for ax, index in zip(line, rows, strict=True):
-            frames = to_frames(values[index][None], processor)
+            frames = to_frames(dataset.own("video", values[index][None]), processor)
             ax.imshow(frames[len(frames) // 2], cmap="gray", vmin=0, vmax=255)
             ax.set_xticks([])
             ax.set_yticks([])
@@ -58,6 +63,15 @@ def plot_film_strips(
         ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
+
+
+def film_of(dataset: MultimodalDataset) -> VideoProcessor:
+    """What turns the data set's video into frames, or one sentence that says why nothing can."""
+    if dataset.video_processor is None:
+        raise ValueError(
+            "the video of this data set is no film: give from_arrays uint8 frames (n_trs, n_frames, height, width)."
+        )
+    return dataset.video_processor
 
 
 def to_frames(values: Tensor, processor: VideoProcessor) -> np.ndarray:
@@ -171,6 +185,8 @@ def plot_spectrograms(audio: Mapping[str, Tensor], processor: AudioProcessor, ti
 
 def text_table(text: Mapping[str, Tensor], rows: Sequence[int], dataset: MultimodalDataset, title: str = "") -> HTML:
     """The annotation nearest to (n_trs, width) embeddings at some TRs, as in `plot_film_strips`, a column a source."""
+    if dataset.text_processor is None:
+        raise ValueError("the text of this data set is an array: there are no sentences to find the nearest of.")
     nearest = {name: dataset.text_processor.features_to_text(values[list(rows)]) for name, values in text.items()}
     lines = ["".join(f"<th>{escape(name)}</th>" for name in ("TR", *nearest))]
     for position, index in enumerate(rows):
@@ -234,7 +250,7 @@ def write_reconstructions(
     `films.mp4` shows the movie and its reconstructions side by side, with the sound from the measured brain; each
     source also has a film with its own sound. `film_strips.png`, `spectrograms.png` and `identification.png` are the
     figures, `scores.csv` has every score of every TR, `table.csv` their means, and `text.csv` the nearest annotations.
-    What belongs to a modality that is absent is left out.
+    What belongs to a modality that is absent, or that arrays hold as features, is left out.
     """
     out, simulated = Path(out), "SIMULATED data: " if whole.simulated else ""
     out.mkdir(parents=True, exist_ok=True)
@@ -252,7 +268,7 @@ def write_reconstructions(
             figure.savefig(temporary, dpi=110)
     table = reconstruction_table(scores, identified, test)
     tables = {"scores": pd.concat(scores, axis=1), "table": table}
-    if "text" in by_modality:
+    if "text" in by_modality and test.text_processor is not None:
         tables["text"] = _nearest_annotations(by_modality["text"], test)
     for name, values in tables.items():
         with atomic_path(out / f"{name}.csv") as temporary:
@@ -264,11 +280,12 @@ def _reconstruction_figures(
     by_modality: Mapping[str, Mapping[str, Tensor]], test: MultimodalDataset, simulated: str
 ) -> dict[str, Figure]:
     figures = {}
-    if "video" in by_modality:
+    if "video" in by_modality and test.video_processor is not None:
         rows = np.linspace(0, test.n_trs - 1, 8).astype(int)
         title = f"{simulated}held-out film and reconstructions"
         figures["film_strips"] = plot_film_strips(by_modality["video"], rows, test, title)
-    if "audio" in by_modality and test.audio_processor.mel_shape is not None:
+    heard = "audio" in by_modality and test.audio_processor is not None
+    if heard and test.audio_processor.mel_shape is not None:
         first = {name: values[:20] for name, values in by_modality["audio"].items()}
         title = f"{simulated}held-out sound"
         figures["spectrograms"] = plot_spectrograms(first, test.audio_processor, title)
@@ -284,9 +301,9 @@ def _nearest_annotations(text: Mapping[str, Tensor], test: MultimodalDataset) ->
 
 def _write_films(out: Path, by_modality: Mapping[str, Mapping[str, Tensor]], test: MultimodalDataset) -> None:
     """Films with sound; sounds alone where there is no video."""
-    audio = by_modality.get("audio", {})
+    audio = by_modality.get("audio", {}) if test.audio_processor is not None else {}
     sounds = {name: test.audio_processor.features_to_sound(values) for name, values in audio.items()}
-    if "video" not in by_modality:
+    if "video" not in by_modality or test.video_processor is None:
         for name, sound in sounds.items():
             write_wav(out / f"{name}.wav", sound, RATE)
         return

@@ -87,7 +87,7 @@ def plot_prediction(
     """
     figure = Figure(figsize=(10, 8))
     simulated = "SIMULATED data: " if dataset.simulated else ""
-    if "video" in dataset.present:
+    if "video" in dataset.present and dataset.video_processor is not None:
         _draw_stills(figure, dataset, n_stills)
     figure.text(
         0.5,
@@ -112,7 +112,8 @@ def _draw_stills(figure: Figure, dataset: MultimodalDataset, n_stills: int) -> N
     for position, index in enumerate(shown):
         place = (0.02 + 0.96 * position / n_stills, 0.82, 0.94 / n_stills, 0.12)
         ax = figure.add_axes(place)
-        frames = dataset[int(index)]["video"].numpy().reshape(-1, *video.frame_shape)
+        own = dataset.own("video", dataset[[int(index)]]["video"])
+        frames = own.numpy().reshape(-1, *video.frame_shape)
         ax.imshow(frames[0], cmap="gray", vmin=0, vmax=1)
         ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small", pad=3)
         ax.axis("off")

@@ -16,12 +16,14 @@ from nilearn.plotting import plot_glass_brain, plot_stat_map, plot_surf_stat_map
 from nilearn.surface import SurfaceImage
 
 from giblet.files import atomic_folder, atomic_path
+from giblet.masks import check_mask
 
 DPI = 72  # three rows of maps stay below 150 KB
 
 
 def voxel_image(values: np.ndarray, mask_img):
     """Put (n_voxels,) values back into the brain: a NIfTI image, 0 outside the mask and where values are NaN."""
+    check_mask(mask_img)
     mask = np.asarray(mask_img.dataobj) > 0
     volume = np.zeros(mask.shape, np.float32)
     volume[mask] = np.nan_to_num(values)

@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from giblet.analysis.lesion_effects import (
+    LesionEffect,
     lesion_effects,
     mean_costs,
+    mean_over_trs,
     no_null,
-    random_regions,
+    random_lesions,
     size_bin,
 )
 from giblet.analysis.lesions import FILLS, MODES, LesionScores
-from giblet.analysis.reconstruction import source_fmri
-from giblet.analysis.regions import Regions, voxel_coordinates
+from giblet.analysis.regions import Regions
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.plotting.brain import BrainPicture
@@ -74,13 +75,17 @@ class LesionExplorer:
     """Lesion bottleneck units and brain regions and see, hear and read the movie change.
 
     Display `widget`. The picture follows every change at once; sound, text and the bars of the effect follow when the
-    controls rest. `close()` ends it.
+    controls rest. Below a bar stands the intact score: where it is no better than that of the training mean, its
+    lesions say nothing. `close()` ends it.
+
+    A data set of arrays shows what it has: the film where its video is frames, the brain where coordinates are known,
+    and the bars in any case.
 
     Parameters
     ----------
     model : MultimodalAutoencoder
     dataset : MultimodalDataset with `average=True`
-        The held-out split.
+        Held-out TRs alone.
     regions : Regions
     n_permute : int
         Random lesions of a null.
@@ -98,9 +103,10 @@ class LesionExplorer:
     ):
         self.model, self.dataset, self.regions = model, dataset, regions
         self.n_permute, self.random_state = n_permute, random_state
-        self.scores = {source: LesionScores(model, dataset, source_fmri(source, model, dataset)) for source in SOURCES}
-        self.coordinates = voxel_coordinates(dataset.mask_img)
-        self.brain = BrainPicture(dataset.mask_img)
+        self.scores = {source: LesionScores(model, dataset, source) for source in SOURCES}
+        self.n_voxels = dataset.model_dims["n_voxels"]
+        self.brain = None if dataset.coordinates is None else BrainPicture(dataset.coordinates)
+        self.has_film = "video" in dataset.present and dataset.video_processor is not None
         self.nulls: dict[tuple, dict] = {}
         self.changes: dict[tuple, torch.Tensor] = {}  # what each region adds to the bottleneck
         self._lock, self._timer, self._closed = threading.RLock(), None, False
@@ -129,13 +135,15 @@ class LesionExplorer:
 
     def _outputs(self) -> None:
         label = "SIMULATED data: " if self.dataset.simulated else ""
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(width="860px"))
+        shown = {True: None, False: "none"}
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(width="860px", display=shown[self.has_film]))
         self.picture_brain = ClickableImage(alt="cortex, lesion in red; click a region to lesion it")
+        self.picture_brain.layout.display = shown[self.brain is not None]
         self.picture_brain.observe(self._clicked, "clicked")
         bars = widgets.Layout(width="336px", height="192px", flex="0 0 auto")
         self.bars = widgets.Image(format="png", layout=bars)
         self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        if "video" in self.dataset.present:
+        if self.has_film:
             self.title.value = (
                 f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
             )
@@ -192,7 +200,8 @@ class LesionExplorer:
         """The middle frame that each row gives: (n_rows, *frame_shape)."""
         video = self.dataset.video_processor
         n_pixels = int(np.prod(video.frame_shape))
-        part = slice((video.n_frames // 2) * n_pixels, (video.n_frames // 2 + 1) * n_pixels)
+        middle = video.n_frames // 2 - int(self.dataset.offsets[0]) * video.n_frames  # after the TRs of context
+        part = slice(middle * n_pixels, (middle + 1) * n_pixels)
         recon = self.scores[self.source.value].core.decoder(bottleneck)[0]
         if isinstance(self.model, SpanAutoencoder) and self.model.video_basis.vectors is not None:
             frames = recon @ self.model.video_basis.vectors[part].T
@@ -203,8 +212,10 @@ class LesionExplorer:
     def draw(self) -> None:
         """The pictures: film, intact, lesioned and their difference; and the lesion on the brain."""
         with self._lock:
-            if "video" in self.dataset.present:
+            if self.has_film:
                 self._draw_film(self.tr.value)
+            if self.brain is None:
+                return
             voxels = self.lesioned_voxels
             hurt = ~voxels if self.mode.value == "only" and voxels.any() else voxels
             self.picture_brain.png = encode_png(self.brain.paint({(214, 39, 40): hurt}))
@@ -229,21 +240,23 @@ class LesionExplorer:
             with torch.inference_mode():
                 both = torch.cat([scores.bottleneck[[row]], self.bottleneck([row])])
                 outputs = {name: values.cpu() for name, values in scores.core.decode(both).items()}
-            if "text" in self.dataset.present:
+            if "text" in self.dataset.present and self.dataset.text_processor is not None:
                 self._tell(outputs["text_recon"].float(), row)
-            if "audio" in self.dataset.present:
+            if "audio" in self.dataset.present and self.dataset.audio_processor is not None:
                 self._sound(outputs["audio_recon"], row)
             self._draw_bars()
 
     def _tell(self, text: torch.Tensor, row: int) -> None:
-        own = self.dataset.stimulus("text", self.dataset.tr_index[[row]])
-        nearest = self.dataset.text_processor.features_to_text(torch.cat([own, text]))
+        film = self.dataset.stimulus("text", self.dataset.tr_index[[row]])
+        own = self.dataset.own("text", torch.cat([film, text]))
+        nearest = self.dataset.text_processor.features_to_text(own)
         lines = zip(("film", "intact", "lesioned"), nearest, strict=True)
         self.words.value = "<br>".join(f"<b>{name}</b>: {best[0][0]} ({best[0][1]:.2f})" for name, best in lines)
 
     def _sound(self, audio: torch.Tensor, row: int) -> None:
-        own = self.dataset.stimulus("audio", self.dataset.tr_index[[row]])
-        parts = zip(("film", "intact", "lesioned"), (own, audio[:1], audio[1:]), strict=True)
+        film = self.dataset.stimulus("audio", self.dataset.tr_index[[row]])
+        own = [self.dataset.own("audio", values) for values in (film, audio[:1], audio[1:])]
+        parts = zip(("film", "intact", "lesioned"), own, strict=True)
         sounds = {name: self.dataset.audio_processor.features_to_sound(x) for name, x in parts}
         self.sounds.value = embed_sounds(sounds).data
 
@@ -256,20 +269,20 @@ class LesionExplorer:
         return lesion_effects(scores, lesioned, self._null(scores), self.mode.value)
 
     def _null(self, scores: LesionScores) -> dict[str, np.ndarray]:
-        """Costs of as large random regions, and as many random units; kept for the next time.
+        """Costs of as large random lesions, and as many random units; kept for the next time.
 
         NaN where nothing is lesioned.
         """
         n_voxels, n_units = int(self.lesioned_voxels.sum()), len(self.lesioned_units)
         if n_voxels == 0 and n_units == 0:
             return no_null(scores.names, self.n_permute)
-        size = size_bin(n_voxels, len(self.coordinates))
+        size = size_bin(n_voxels, self.n_voxels)
         settings = (self.fill.value, self.strength.value, self.mode.value)
         key = (self.source.value, size, n_units, *settings)
         if key not in self.nulls:
             rng = np.random.default_rng(self.random_state)
-            none = np.zeros((self.n_permute, len(self.coordinates)), bool)
-            voxels = random_regions(self.coordinates, size, self.n_permute, rng) if size else none
+            none = np.zeros((self.n_permute, self.n_voxels), bool)
+            voxels = random_lesions(self.dataset, size, self.n_permute, rng) if size else none
             every = scores.bottleneck.shape[1]
             units = [rng.choice(every, n_units, replace=False) for _ in range(self.n_permute)]
             drawn = [scores.lesioned(v, u, *settings) for v, u in zip(voxels, units, strict=True)]
@@ -290,8 +303,7 @@ class LesionExplorer:
         ax.bar(place, lost, color="tab:red", width=0.5, label="this lesion")
         ax.bar(place, high - low, bottom=low, width=0.8, color="0.6", alpha=0.6, label="95 % of random ones")
         ax.axhline(0, color="0.3", lw=1)
-        p = {name: effect.p for name, effect in effects.items()}
-        told = [f"{name}\n" + ("no p" if np.isnan(p[name]) else f"p = {p[name]:.3f}") for name in p]
+        told = [self._tell_effect(name, effect) for name, effect in effects.items()]
         ax.set_xticks(place, told, fontsize="small")
         ax.set_ylabel("lost (R2; text: cosine)", fontsize="small")
         label = "SIMULATED data" if self.dataset.simulated else ""
@@ -300,6 +312,12 @@ class LesionExplorer:
         png = io.BytesIO()
         figure.savefig(png, format="png")
         self.bars.value = png.getvalue()
+
+    @staticmethod
+    def _tell_effect(name: str, effect: LesionEffect) -> str:
+        """What stands below a bar."""
+        p = "no p" if np.isnan(effect.p) else f"p = {effect.p:.3f}"
+        return f"{name}, intact {mean_over_trs(effect.intact):.2f}\n{p}"
 
     def close(self) -> None:
         """Stop listening and remove the widgets."""

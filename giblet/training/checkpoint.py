@@ -31,11 +31,11 @@ def save_checkpoint(path: str | Path, contents: dict) -> None:
 
 
 def save_weights(path: str | Path, checkpoint: dict) -> None:
-    """Write the weights of a checkpoint as safetensors, with `config` and `span` as JSON in the metadata."""
+    """Write the weights of a checkpoint as safetensors, with its settings as JSON in the metadata."""
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        metadata = {name: json.dumps(checkpoint[name]) for name in ("config", "span")}
+        metadata = {name: json.dumps(checkpoint[name]) for name in ("config", "training", "span", "data")}
         safetensors.torch.save_file(checkpoint["model_state_dict"], temporary, metadata)
         temporary.chmod(mode)  # safetensors makes files that only their owner may read
 
@@ -43,11 +43,13 @@ def save_weights(path: str | Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     """Read a checkpoint, or weights in safetensors, onto the CPU; nothing in it is executed.
 
-    With `mmap` tensors stay in the file until they are used.
+    Parameters
+    ----------
+    path : file, or folder of a run, whose `best.pt` is taken
+    mmap : bool
+        Tensors stay in the file until they are used.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: train first, or name the folder of a run.")
+    path = checkpoint_file(path)
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(value) for name, value in file.metadata().items()}
@@ -55,15 +57,26 @@ def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """A checkpoint, or that of the best epoch of a run's folder."""
+    path = Path(path)
+    file = path / "best.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: train first, or name the folder of a run.")
+    return file
+
+
 def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAutoencoder:
-    """The model of `best.pt`, `last.pt` or `best.safetensors`, on the CPU and in evaluation mode.
+    """The model of a run, on the CPU and in evaluation mode; its `trained_on` says on what data it may be scored.
 
     Parameters
     ----------
+    path : `best.pt`, `last.pt`, `best.safetensors`, or the folder of the run
     span : folder, optional
         Of the bases of a `SpanAutoencoder`, where they are no longer where they were in training.
     """
     checkpoint = load_checkpoint(path)
+    _check_data(checkpoint, path)
     trained_in = checkpoint["span"]
     if trained_in is None:
         model = MultimodalAutoencoder(**checkpoint["config"])
@@ -73,7 +86,14 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
             raise ValueError(f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {path}.")
         model = SpanAutoencoder(bases, **checkpoint["config"])
     model.load_state_dict(checkpoint["model_state_dict"])
+    model.trained_on = checkpoint["data"]
     return model.eval()
+
+
+def _check_data(checkpoint: dict, path: str | Path) -> None:
+    """Refuse a checkpoint without `data`."""
+    if "data" not in checkpoint:
+        raise ValueError(f"{path} does not say what it was trained on: an older version wrote it, train again.")
 
 
 def best_epoch(history: list[dict]) -> int:
@@ -137,12 +157,16 @@ class RunFolder:
         entries = [entry for entry in self._log_entries() if "verdict" not in entry]
         self._write_log([*entries, {"kept": epoch, "verdict": verdict}])
 
-    def read_verdict(self, epoch: int) -> dict | None:
+    def read_verdict(self, epoch: int | None) -> dict | None:
         """What `log_verdict` wrote of this epoch, if it did."""
         for entry in self._log_entries():
-            if entry.get("kept") == epoch:
+            if epoch is not None and entry.get("kept") == epoch:
                 return entry["verdict"]
         return None
+
+    def read_history(self) -> list[dict]:
+        """What the log says of each epoch; [] without a log."""
+        return [entry for entry in self._log_entries() if "verdict" not in entry]
 
     def _log_entries(self) -> list[dict]:
         log = self.path / "log.jsonl"
@@ -151,6 +175,14 @@ class RunFolder:
     def _write_log(self, entries: list[dict]) -> None:
         with atomic_path(self.path / "log.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+    def read_settings(self) -> dict | None:
+        """`last.pt`, if there is one, with its tensors left in the file: what was trained on what."""
+        if not self.last.exists():
+            return None
+        last = load_checkpoint(self.last, mmap=True)
+        _check_data(last, self.last)
+        return last
 
     def read(self, mmap: bool = False) -> dict | None:
         """`last.pt`, if there is one; a kill may have come before its best weights were written."""
@@ -167,7 +199,7 @@ class RunFolder:
             return
         entry = last["history"][best_epoch(last["history"])]
         contents = {"epoch": entry["epoch"], "loss": epoch_loss(entry), "model_state_dict": last["best"]}
-        contents |= {name: last[name] for name in ("config", "training", "span")}
+        contents |= {name: last[name] for name in ("config", "training", "span", "data")}
         save_weights(self.path / "best.safetensors", contents)
         save_checkpoint(self.path / "best.pt", contents)
         self._exported = entry["epoch"]

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from giblet.analysis.ceiling import shared_voxels
 from giblet.data import CoordinateDataset, MultimodalDataset
+from giblet.data.provenance import WHERE, describe, differences
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.checkpoint import RunFolder, TrainingError, best_epoch, epoch_loss
 from giblet.training.config import TrainingConfig, learning_rate_at, resolve_device, resolve_dtype
@@ -33,6 +34,7 @@ from giblet.training.signals import SIGINT, StopSignals
 from giblet.training.step import MODALITIES, WEIGHTING, BatchLoss, RunningStatistics, clip_gradients, seed_of
 
 PLACE = ("device", "shard")  # settings of where a run goes on, not of what it computes
+LENGTH = ("epochs", "patience")  # settings that a later call may raise
 
 
 class Trainer:
@@ -62,6 +64,7 @@ class Trainer:
         self.device = resolve_device(config)
         self.dtype = resolve_dtype(config, self.device)
         self.model, self.core, self._train_set = model, model, train
+        self.model.trained_on = train.provenance if isinstance(train, MultimodalDataset) else None
         if isinstance(model, SpanAutoencoder):
             self.core = model.core
             train, val = CoordinateDataset(train, model.span), CoordinateDataset(val, model.span, voxels=True)
@@ -92,15 +95,18 @@ class Trainer:
 
     def fit(
         self,
-        output_dir: str | Path,
+        run_dir: str | Path,
         on_epoch: Callable[[list[dict]], None] = lambda history: None,
         progress: bool = True,
     ) -> list[dict]:
-        """Train in `output_dir`, from `last.pt` if it is there; the model ends with the best weights.
+        """Train in `run_dir`, from `last.pt` if it is there; the model ends with the best weights.
+
+        A run that has ended goes on if `epochs` or `patience` have been raised, with the learning rate that the new
+        number of epochs gives a step: it rises again before it falls to 0.
 
         Parameters
         ----------
-        output_dir : folder of the run; several machines share it
+        run_dir : folder of the run; several machines share it
         on_epoch : callable
             Called with the history after every epoch, and at the start of a resumed run.
 
@@ -113,7 +119,7 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the folder holds a run with other settings.
+            If the folder holds a run with other settings or of other data.
         TrainingError
             If a loss is not finite, or another process trains in the folder.
         MemoryError
@@ -121,7 +127,7 @@ class Trainer:
         SystemExit
             With code 0 after SIGTERM or SIGUSR1.
         """
-        folder = RunFolder(output_dir)
+        folder = RunFolder(run_dir)
         with folder.held(), StopSignals() as self._signals, torch.random.fork_rng():
             self._resume(folder)
             if self.history:
@@ -283,13 +289,14 @@ class Trainer:
             return
         last = {"epoch": len(self.history) - 1, "loss": epoch_loss(self.history[-1]) if self.history else None}
         last |= {"config": self.model.get_config(), "training": asdict(self.config), "span": self._span}
+        last |= {"data": self.model.trained_on}
         last |= {"model_state_dict": state, "optimizer_state_dict": optimizer, "best": best}
         folder.write(last | {"step": self.step, "history": self.history, "sums": self._sums})
 
     def _resume(self, folder: RunFolder) -> None:
-        last = folder.read(mmap=self.config.shard)
-        if last is None:
+        if folder.read_settings() is None:
             return
+        last = folder.read(mmap=self.config.shard)
         self._check_settings(last, folder.path)
         like = self.model.state_dict()
         self.model.load_state_dict(scatter(last["model_state_dict"], like))
@@ -299,15 +306,19 @@ class Trainer:
         if self.history:
             self._keep_best(scatter(last["best"], like))
 
-    def _check_settings(self, last: dict, output_dir: Path) -> None:
+    def _check_settings(self, last: dict, run_dir: Path) -> None:
         bases = ({"span": span and span["id"]} for span in (last["span"], self._span))  # where they lie is no setting
-        for name, found, wanted in (
-            ("model", last["config"] | next(bases), self.model.get_config() | next(bases)),
-            ("training", last["training"], asdict(self.config)),
-        ):
-            if differing := [key for key in wanted if key not in PLACE and found.get(key) != wanted[key]]:
-                was = ", ".join(f"{key}={found.get(key)!r} (now {wanted[key]!r})" for key in differing)
-                raise ValueError(f"{output_dir} holds a run with other {name} settings, {was}: choose another folder.")
+        then = {"data": last["data"] or {}, "model": last["config"] | next(bases), "training": last["training"]}
+        now = {"data": self.model.trained_on or {}, "model": self.model.get_config() | next(bases)}
+        now["training"] = asdict(self.config)
+        for name in LENGTH:
+            if now["training"][name] > then["training"][name]:
+                then["training"][name] = now["training"][name]
+        for name, wanted in now.items():
+            if found := differences(then[name], wanted, (*PLACE, *WHERE)):
+                raise ValueError(
+                    f"{run_dir} holds a run with other {name} settings, {describe(found)}: choose another folder."
+                )
 
 
 def _load(data: Dataset, batches: list[Tensor]) -> Iterator[dict[str, Tensor]]:

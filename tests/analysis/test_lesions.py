@@ -216,7 +216,7 @@ def test_mean_costs_leave_out_trs_without_score():
 
 def test_nulls_are_explicit_lesions(scores, data):
     coordinates = voxel_coordinates(data["test"].mask_img)
-    null = region_null(scores, coordinates, 15, n_permute=6, random_state=3)
+    null = region_null(scores, 15, n_permute=6, random_state=3)
     regions = random_regions(coordinates, 15, 6, np.random.default_rng(3))
     for draw, region in enumerate(regions):
         after = long_way(scores, scores.lesioned(region))["audio"]
@@ -244,7 +244,7 @@ def test_sweep_finds_the_region_that_is_read(data):
     model, regions = planted_model(data)
     test = data["test"]
     scores, coordinates = LesionScores(model, test, test.fmri()), voxel_coordinates(test.mask_img)
-    table = region_sweep(scores, regions, coordinates, n_permute=30, progress=False)
+    table = region_sweep(scores, regions, n_permute=30, progress=False)
     assert table.columns.names[0] == "SIMULATED data"
     others = table.drop(index="r0")
     assert (others.xs("effect", axis=1, level=1).abs() < 1e-6).all(axis=None)
@@ -253,7 +253,7 @@ def test_sweep_finds_the_region_that_is_read(data):
     assert table.loc["r0", ("audio", "effect")] == pytest.approx(
         np.mean(scores.intact["audio"] - own["audio"], dtype=np.float64), abs=1e-6
     )
-    null = region_null(scores, coordinates, size_bin(int(regions.voxels("r0").sum()), len(coordinates)), 30)
+    null = region_null(scores, size_bin(int(regions.voxels("r0").sum()), len(coordinates)), 30)
     assert table.loc["r0", ("audio", "p")] == lesion_effects(scores, own, null)["audio"].p
     reads = unit_region_map(scores, regions)
     assert (reads["r0"] > 0).all()
@@ -268,14 +268,14 @@ def test_empty_region_has_no_effect(scores, data):
     labels = (np.arange(len(coordinates)) >= 20).astype(int)
     regions = Regions(labels, ("small", "rest", "empty"))
     for mode in ("without", "only"):
-        table = region_sweep(scores, regions, coordinates, 20, progress=False, mode=mode)
+        table = region_sweep(scores, regions, 20, progress=False, mode=mode)
         assert table[("", "n_voxels")].tolist() == [20, len(labels) - 20, 0]
         assert table.loc["empty"].drop(("", "n_voxels")).isna().all()
         assert table.loc["small"].xs("p", level=1).notna().all()
     empty = regions.voxels("empty")
     assert dose_response(scores, empty).isna().all(axis=None)
     assert len(top_trs(scores, empty)) == 0
-    null = region_null(scores, coordinates, 0, n_permute=7)
+    null = region_null(scores, 0, n_permute=7)
     for effect in lesion_effects(scores, scores.of_regions([empty]), null).values():
         assert np.isnan([effect.p, effect.z]).all()
     assert np.isnan(unit_null(scores, 0, n_permute=7)["text"]).all()
@@ -286,7 +286,7 @@ def test_lesions_that_are_those_of_their_null(scores, data):
     coordinates = voxel_coordinates(data["test"].mask_img)
     n_voxels = len(coordinates)
     for lesion in ({"fill": "mean"}, {"mode": "only"}):
-        null = region_null(scores, coordinates, n_voxels, 20, **lesion)
+        null = region_null(scores, n_voxels, 20, **lesion)
         lesioned = scores.of_regions([np.ones(n_voxels, bool)], **lesion)
         mode = lesion.get("mode", "without")
         for effect in lesion_effects(scores, lesioned, null, mode).values():
@@ -294,7 +294,7 @@ def test_lesions_that_are_those_of_their_null(scores, data):
             assert np.isnan(effect.z)
     halves = Regions((np.arange(n_voxels) % 2), ("even", "odd"))
     for table in (
-        region_sweep(scores, halves, coordinates, 20, progress=False, strength=0),
+        region_sweep(scores, halves, 20, progress=False, strength=0),
         unit_sweep(scores, scores.bottleneck.shape[1], n_permute=20),
     ):
         assert (table.xs("p", axis=1, level=1) == 1).all(axis=None)

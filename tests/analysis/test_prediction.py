@@ -68,14 +68,16 @@ def test_explained_variance_against_scikit_learn(rng):
 
 
 def test_subject_correlations_against_scipy(rng):
-    fmri = rng.standard_normal((2, 120, 3))
-    fmri[1, 60:75] = np.nan
-    data = MultimodalDataset.from_arrays(text=np.ones((120, 1)), fmri=fmri, split="all")
-    fmri_pred = rng.standard_normal((120, 3))
+    fmri = rng.standard_normal((2, 600, 3))
+    fmri[1, 560:575] = np.nan
+    data = MultimodalDataset.from_arrays(text=np.ones((600, 1)), fmri=fmri, split="test")
+    fmri_pred = rng.standard_normal((data.n_trs, 3))
     r, series = subject_correlations(fmri_pred, data, block_voxels=2), data.fmri()
     for subject, voxel in np.ndindex(2, 3):
         rows = np.isfinite(series[subject, :, voxel])
-        assert rows.sum() == (120, 105)[subject]
+        assert rows.sum() == data.n_trs - (0, 15)[subject]
         assert r[subject, voxel] == pytest.approx(pearsonr(fmri_pred[rows, voxel], series[subject, rows, voxel])[0])
     with pytest.raises(ValueError, match="average=False"):
-        subject_correlations(fmri_pred, MultimodalDataset.from_arrays(text=np.ones((120, 1)), fmri=fmri, average=True))
+        subject_correlations(fmri_pred, data.select("test", average=True))
+    with pytest.raises(ValueError, match=r"holds \d+ training TRs"):
+        subject_correlations(rng.standard_normal((600, 3)), data.select("all"))

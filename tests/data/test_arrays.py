@@ -2,6 +2,7 @@
 
 import pickle
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -41,6 +42,12 @@ def open_clock(runs, lag_trs, context, split, **settings) -> tuple[MultimodalDat
     return MultimodalDataset.from_arrays(**arrays, split=split, context=context, fractions=FRACTIONS, **settings), code
 
 
+def numbers(data: MultimodalDataset, values: torch.Tensor) -> np.ndarray:
+    """TR numbers, from stamps in SDs of the training TRs."""
+    train = np.flatnonzero(data.split_labels == "train")
+    return np.round(values.numpy() * train.std() + train.mean(), 2)
+
+
 @settings(deadline=None, max_examples=40)
 @given(runs=run_lengths, lag_trs=lags, context=contexts)
 def test_every_item_is_aligned_and_within_its_run(runs, lag_trs, context):
@@ -49,8 +56,8 @@ def test_every_item_is_aligned_and_within_its_run(runs, lag_trs, context):
     for item in (data[index] for index in (0, len(data) // 2, len(data) - 1)):
         tr = int(item["tr_index"])
         rows = np.arange(tr - before, tr + after + 1)
-        assert item["video"].tolist() == rows.tolist()
-        assert item["text"].tolist() == (2 * rows).tolist()
+        assert numbers(data, item["video"]).tolist() == rows.tolist()
+        assert numbers(data, item["text"]).tolist() == rows.tolist()
         assert len(set(run[rows])) == 1
     got = data[list(range(len(data)))]["fmri"].numpy()
     for index in range(len(runs)):  # z-scoring keeps the correlation with the code of the same TR
@@ -72,6 +79,7 @@ def test_no_stimulus_and_no_response_is_in_two_splits(runs, lag_trs, context):
             assert blocks[other].min() - blocks[one].max() == gap + 1
         assert parts["test"].gap == gap
     seen = [set(np.unique(part[list(range(len(part)))]["video"].numpy())) for part in parts.values()]
+    assert seen[1] == set(np.unique(parts["val"][list(range(len(parts["val"])))]["text"].numpy()))
     assert not seen[0] & seen[1]
     assert not seen[1] & seen[2]
 
@@ -125,9 +133,10 @@ def test_units(rng):
     data = MultimodalDataset.from_arrays(**given, split="all", average=True, runs=[70, 70])
     batch, train = data[list(range(data.n_trs))], data.split_labels == "train"
     assert np.allclose(batch["video"], given["video"].reshape(140, -1) / 255)
-    audio = given["audio"]
-    assert np.allclose(batch["audio"], (audio - audio[train].mean(0)) / audio[train].std(0), atol=1e-5)
-    assert np.allclose(batch["text"], given["text"])
+    for name in ("audio", "text"):
+        values = given[name]
+        standard = (values - values[train].mean(0)) / values[train].std(0)
+        assert np.allclose(batch[name], standard, atol=1e-5)
     z = [
         (run - run[:, fit].mean(1, keepdims=True)) / run[:, fit].std(1, keepdims=True)
         for run, fit in zip(np.split(given["fmri"], 2, axis=1), np.split(train, 2), strict=True)
@@ -210,11 +219,63 @@ def test_feature_that_is_constant_in_training_is_not_divided_by_its_variance(rng
     assert np.allclose(band[labels == "test"], given["audio"][labels == "test", 1] - 0.3, atol=1e-6)
 
 
-def test_small_units_are_standardised_like_large_ones(rng):
+@pytest.mark.parametrize("name", ["video", "audio", "text"])
+@pytest.mark.parametrize("factor", [1e-9, 1e3])
+def test_units_of_features_do_not_matter(rng, name, factor):
     given = arrays(rng)
-    large = MultimodalDataset.from_arrays(**given)
-    small = MultimodalDataset.from_arrays(**(given | {"audio": given["audio"] * 1e-9}))
-    assert np.allclose(large.features.audio, small.features.audio, atol=1e-5)
+    given[name] = rng.normal(3, 2, (140, 5))
+    scaled = given | {name: factor * given[name] + 1e3 * factor}
+    one, other = (getattr(MultimodalDataset.from_arrays(**x).features, name) for x in (given, scaled))
+    assert np.allclose(one, other, atol=1e-5)
+
+
+FILMS = {
+    (140, 6, 8): (1, (6, 8)),
+    (140, 6, 8, 3): (1, (6, 8, 3)),
+    (140, 4, 6, 8): (4, (6, 8)),
+    (140, 4, 6, 8, 3): (4, (6, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("shape", FILMS)
+def test_uint8_frames_are_a_film(rng, shape):
+    film = rng.integers(0, 256, shape, dtype=np.uint8)
+    data = MultimodalDataset.from_arrays(**(arrays(rng) | {"video": film}), tr=2.0)
+    n_frames, frame_shape = FILMS[shape]
+    processor = data.video_processor
+    assert (processor.n_frames, processor.frame_shape, processor.tr) == (n_frames, frame_shape, 2.0)
+    assert processor.video_dim == data.model_dims["video_dim"]
+    assert torch.equal(data[0]["video"], torch.from_numpy(film[data.tr_index[0]].ravel() / np.float32(255)))
+
+
+@pytest.mark.parametrize("video", [np.random.default_rng(0).random((140, 4, 6, 8)), np.zeros((140, 5), np.uint8)])
+def test_other_video_is_no_film(rng, video):
+    assert MultimodalDataset.from_arrays(**(arrays(rng) | {"video": video})).video_processor is None
+
+
+def test_other_splits_are_selected_without_a_copy(rng):
+    data = MultimodalDataset.from_arrays(**arrays(rng))
+    for split in ("val", "test", "all"):
+        part = data.select(split, average=True)
+        again = MultimodalDataset.from_arrays(**arrays(np.random.default_rng(0)), split=split, average=True)
+        assert part.features is data.features
+        assert torch.equal(part[[0, -1]]["fmri"], again[[0, -1]]["fmri"])
+        assert part.tr_index.tolist() == again.tr_index.tolist()
+    assert (data.split, data.average) == ("train", False)
+
+
+def test_places_of_voxels(rng):
+    mask_img = nib.Nifti1Image(np.ones((7, 1, 1), np.uint8), 4 * np.eye(4))
+    given = arrays(rng)
+    data = MultimodalDataset.from_arrays(**given, mask_img=mask_img, regions=list("aabbccd"))
+    assert data.coordinates[:, 0].tolist() == [0, 4, 8, 12, 16, 20, 24]
+    assert data.region_names == tuple("aabbccd")
+    centres = rng.random((7, 3))
+    assert np.array_equal(MultimodalDataset.from_arrays(**given, coordinates=centres).coordinates, centres)
+    assert MultimodalDataset.from_arrays(**given).coordinates is None
+    for change in ({"regions": "ab"}, {"coordinates": centres[:5]}, {"mask_img": mask_img.slicer[:3]}):
+        with pytest.raises(ValueError, match=rf"{next(iter(change))} has \d voxels, fmri has 7: expected the same"):
+            MultimodalDataset.from_arrays(**given, **change)
 
 
 def test_brains_alone_are_a_data_set_without_a_model(rng):

@@ -9,7 +9,7 @@ from giblet.plotting.brain import VIEWS, BrainPicture
 @pytest.fixture(scope="module")
 def brain():
     mask_img = load_mni152_brain_mask(resolution=8)
-    return BrainPicture(mask_img, size=100), mask_img
+    return BrainPicture(voxel_coordinates(mask_img), size=100), mask_img
 
 
 def test_pixels_know_their_place(brain):

@@ -1,0 +1,77 @@
+"""A data set from arrays: shifted, split and standardised as a folder is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from giblet.data.features import Features, absent, label_trs, standardisation, varies
+from giblet.data.video import SOURCE_FPS, VideoProcessor
+
+
+def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context, test_runs) -> Features:
+    """Shift, split and standardise arrays; see `MultimodalDataset.from_arrays`."""
+    fmri = np.array(fmri, np.float32, ndmin=3)
+    runs = check_lengths(stimuli, fmri.shape[1], runs)
+    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], fractions, tr, context, test_runs)
+    run, train = np.repeat(np.arange(len(runs)), runs), labels == "train"
+    arrays = {name: _stimulus(name, array, train) for name, array in stimuli.items()}
+    finite = np.isfinite(fmri)
+    valid = finite.any(-1)
+    if not valid.any() or not finite[valid].all():
+        raise ValueError("fmri holds NaN in some voxels of a TR, expected in all of them or none: leave voxels out.")
+    bold, measured = np.zeros_like(fmri), np.zeros_like(valid)
+    for subject, index in np.ndindex(len(fmri), len(runs)):
+        rows = np.flatnonzero(run == index)[: runs[index] - lag_trs]
+        series, measured[subject, rows] = fmri[subject, rows + lag_trs], valid[subject, rows + lag_trs]
+        fitted = measured[subject, rows] & (train[rows] if train[rows].any() else True)
+        fitted = series[fitted].astype(np.float64)
+        mean, sd = fitted.mean(0), fitted.std(0)
+        sd = np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)  # a constant voxel is 0
+        bold[subject, rows] = np.where(measured[subject, rows, None], (series - mean) / sd, 0)
+    return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run)
+
+
+def check_lengths(stimuli: dict, n_trs: int, runs: Sequence[int] | None) -> list[int]:
+    """TRs of each run, if they and the stimuli fit the TRs of fMRI."""
+    runs = [n_trs] if runs is None else [int(n) for n in runs]
+    if sum(runs) != n_trs:
+        raise ValueError(f"runs are {runs}, expected numbers of TRs that sum to the {n_trs} of fmri.")
+    for name, array in stimuli.items():
+        if array is not None and len(array) != n_trs:
+            raise ValueError(f"{name} has {len(array)} TRs, fmri has {n_trs}: expected the same.")
+    return runs
+
+
+def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
+    """The features of one modality as they are stored: (n_trs, n_features), or codes as they are."""
+    if array is None:
+        return absent(len(train))
+    array = np.asarray(array)
+    codes = name == "audio" and np.issubdtype(array.dtype, np.integer)
+    pixels = name == "video" and array.dtype == np.uint8
+    values = array if codes else array.reshape(len(array), -1)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds values that are not finite, expected numbers in every TR.")
+    if not varies(values, train):
+        print(f"{name} is the same in every training TR: taken as absent")
+        return absent(len(train))
+    if codes or pixels:
+        return values
+    mean, sd = standardisation(values, train)
+    return ((values - mean) / sd).astype(np.float32)
+
+
+def frames_of(video, tr: float) -> VideoProcessor | None:
+    """The processor whose frames uint8 video (n_trs, n_frames, height, width[, 3]) holds.
+
+    One frame a TR may be (n_trs, height, width[, 3]). None where the values are no frames.
+    """
+    video = np.asarray(video)
+    if video.dtype != np.uint8 or video.ndim < 3:
+        return None
+    colour = video.ndim > 3 and video.shape[-1] == 3
+    frames = video.shape[1:-1] if colour else video.shape[1:]
+    if len(frames) not in (2, 3):
+        return None
+    n_frames = frames[0] if len(frames) == 3 else 1
+    return VideoProcessor(*frames[-2:], frame_skip=tr * SOURCE_FPS / n_frames, colour=colour, tr=tr)

@@ -1,0 +1,54 @@
+"""Settings of a run: those that are given, and those that a checkpoint says of a run that is there."""
+
+import inspect
+
+from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
+from giblet.models import MultimodalAutoencoder
+from giblet.training.config import TrainingConfig
+
+SPLITTING = ("context", "fractions", "test_runs")
+DATA = ("subjects", "cache_dir", *SPLITTING, "video_processor", "audio_processor", "text_processor")
+MODEL = tuple(inspect.signature(MultimodalAutoencoder).parameters)
+
+
+def sort_settings(settings: dict) -> tuple[dict, dict]:
+    """Settings of the data, as of `MultimodalDataset`, and of the model, as of `MultimodalAutoencoder`.
+
+    Raises
+    ------
+    ValueError
+        Naming one that is of neither.
+    """
+    if unknown := [name for name in settings if name not in (*DATA, *MODEL)]:
+        raise ValueError(
+            f"unknown setting {unknown[0]!r}, expected one of the data ({', '.join(DATA)}) or of the model "
+            f"({', '.join(MODEL)})."
+        )
+    of_data = {name: value for name, value in settings.items() if name in DATA}
+    return of_data, {name: value for name, value in settings.items() if name in MODEL}
+
+
+def saved_config(checkpoint: dict) -> TrainingConfig:
+    """The training settings in a checkpoint, for the device that is here."""
+    return TrainingConfig(**(checkpoint["training"] | {"device": "auto", "shard": False}))
+
+
+def saved_data(checkpoint: dict) -> dict:
+    """Arguments of `MultimodalDataset` that open a folder as it was in training; none if it was arrays."""
+    provenance = checkpoint["data"]
+    if provenance is None or provenance["features"] is None:
+        return {}
+    features = provenance["features"]
+    return {
+        "subjects": provenance["subjects"],
+        "video_processor": VideoProcessor(**features["video"]),
+        "audio_processor": AudioProcessor(**features["audio"]),
+        "text_processor": TextProcessor(**features["text"]),
+        **{name: tuple(provenance[name]) for name in SPLITTING},
+    }
+
+
+def saved_model(checkpoint: dict, dataset: MultimodalDataset) -> dict:
+    """Arguments of `MultimodalAutoencoder` in a checkpoint, without the sizes of the data."""
+    sizes = dataset.model_dims
+    return {name: value for name, value in checkpoint["config"].items() if name not in sizes}

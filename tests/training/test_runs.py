@@ -1,0 +1,185 @@
+"""A run knows its data: it is opened as it was trained, scored on its own test TRs, or refused."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from giblet.analysis.lesions import LesionScores
+from giblet.analysis.prediction import predict_fmri
+from giblet.analysis.reconstruction import reconstruct
+from giblet.cli import main
+from giblet.data import MultimodalDataset, VideoProcessor
+from giblet.training import TrainingConfig, load_model
+from giblet.training.recipe import VIDEO, load_or_train, load_run, open_data
+
+CONFIG = TrainingConfig(epochs=2, batch_size=16)
+FILM = VideoProcessor(height=18, width=32, frame_skip=8)
+SMALL = {"width": 1 / 128, "bottleneck_dim": 8, "video_processor": FILM}
+OTHER = {
+    "fractions": {"fractions": (0.3, 0.2, 0.5)},
+    "test_runs": {"test_runs": (0,)},
+    "context": {"context": (2, 1)},
+    "colour": {"video_processor": replace(FILM, colour=True)},
+    "subjects": {"subjects": ["sub-02"]},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(simulated, tmp_path_factory):
+    """Runs of the simulated folder, by the setting that is not the usual one."""
+    runs = {}
+
+    def trained(name: str = ""):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp("runs") / (name or "usual")
+            settings = SMALL | OTHER.get(name, {})
+            runs[name] = load_or_train(simulated, CONFIG, folder, progress=False, **settings)
+        return runs[name]
+
+    return trained
+
+
+def giblet(monkeypatch, *arguments) -> None:
+    monkeypatch.setattr(sys, "argv", ["giblet", *map(str, arguments)])
+    main()
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_reconstructs_its_own_test_trs(trained, name, tmp_path, monkeypatch):
+    run = trained(name)
+    giblet(monkeypatch, "reconstruct", "--run-dir", run.folder, "--output", tmp_path)
+    scored = pd.read_csv(tmp_path / "scores.csv", header=[0, 1, 2], index_col=0).index.to_numpy()
+    test, train = (run.data[split].tr_index for split in ("test", "train"))
+    assert np.array_equal(scored, test)
+    assert not set(scored) & set(train)
+
+
+@pytest.mark.parametrize("name", [name for name in OTHER if name != "subjects"])
+def test_the_usual_data_are_refused(trained, simulated, name):
+    """By everything that scores: the usual test TRs are others, or hold other features."""
+    model = load_model(trained(name).folder)
+    usual = open_data(simulated, progress=False, video_processor=FILM)["test"]
+    for score in (
+        lambda: predict_fmri(model, usual),
+        lambda: next(reconstruct("measured", model, usual)),
+        lambda: LesionScores(model, usual),
+    ):
+        with pytest.raises(ValueError, match="the model was trained on other data than this data set"):
+            score()
+
+
+def test_another_folder_is_refused(trained, simulated, tmp_path, monkeypatch):
+    """As many voxels and TRs, and one subject's brain is another."""
+    other = shutil.copytree(simulated, tmp_path / "other", ignore=shutil.ignore_patterns("cache", "runs", ".*"))
+    shutil.copy(other / "sub-01.nii.gz", other / "sub-02.nii.gz")
+    with pytest.raises(SystemExit, match=r"trained on other data .*other contents of sub-02\.nii\.gz"):
+        giblet(
+            monkeypatch, "reconstruct", "--run-dir", trained().folder, "--data", other, "--output", tmp_path / "films"
+        )
+    assert not (tmp_path / "films").exists()
+
+
+def test_a_folder_that_moved_is_named(trained, simulated, tmp_path):
+    run = trained()
+    moved = shutil.copytree(simulated, tmp_path / "moved", ignore=shutil.ignore_patterns("cache", "runs", ".*"))
+    again = load_run(run.folder, moved, progress=False)
+    assert again.data["test"].folder.path == moved
+    assert torch.equal(*(torch.from_numpy(predict_fmri(r.model, r.data["test"])) for r in (run, again)))
+
+
+def test_run_is_opened_as_it_was_trained(trained, monkeypatch):
+    run = trained("context")
+    for path in (run.folder, run.folder / "best.pt", run.folder / "best.safetensors"):
+        again = load_run(path, progress=False)
+        assert again.history == run.history
+        assert again.verdict == run.verdict
+        assert again.settings == run.settings
+        assert replace(again.config, device="auto") == replace(run.config, micro_batches=1)
+        assert again.data["test"].provenance == run.data["test"].provenance
+        assert np.array_equal(again.data["test"].tr_index, run.data["test"].tr_index)
+    monkeypatch.delenv("GIBLET_RUN", raising=False)
+    with pytest.raises(ValueError, match="no run is named: give run_dir, or set GIBLET_RUN"):
+        load_run()
+
+
+def test_one_run_for_command_line_python_and_notebooks(simulated, tmp_path, monkeypatch, capsys):
+    """Where it lies without a name, and by GIBLET_RUN."""
+    giblet(monkeypatch, "train", "--data", simulated, "--epochs", 1)
+    run = load_or_train(simulated, TrainingConfig(epochs=1), progress=False)
+    assert (run.folder / "prediction.csv").is_file()
+    monkeypatch.setenv("GIBLET_RUN", str(tmp_path / "mine"))
+    giblet(monkeypatch, "train", "--data", simulated, "--epochs", 1, "--batch-size", 20)
+    mine = load_or_train(simulated, progress=False)
+    assert mine.folder == tmp_path / "mine"
+    assert mine.config.batch_size == 20
+    assert load_run(progress=False).folder == mine.folder
+    assert load_or_train(simulated, TrainingConfig(epochs=1), progress=False).folder == run.folder
+
+
+def test_settings_that_are_not_given_are_those_of_the_run(trained, simulated):
+    run = trained("fractions")
+    again = load_or_train(simulated, run_dir=run.folder, progress=False)
+    assert again.history == run.history
+    assert again.data["train"].provenance == run.data["train"].provenance
+    with pytest.raises(ValueError, match=r"other data settings, fractions=\[0.3, 0.2, 0.5\] \(now \[0.5, 0.25, 0.25\]"):
+        load_or_train(simulated, run_dir=run.folder, progress=False, fractions=(0.5, 0.25, 0.25))
+    with pytest.raises(ValueError, match=r"other model settings, width=0.0078125 \(now 0.125\)"):
+        load_or_train(simulated, run_dir=run.folder, progress=False, width=1 / 8)
+
+
+def test_same_run_from_its_own_data_and_settings(trained):
+    run = trained("context")
+    again = load_or_train(run.data["all"], run.config, run.folder, progress=False, **run.settings)
+    assert again.history == run.history
+
+
+def test_other_subjects_are_another_run(simulated):
+    settings = SMALL | {"progress": False}
+    runs = [load_or_train(simulated, CONFIG, subjects=[name], **settings) for name in ("sub-01", "sub-02")]
+    assert runs[0].folder != runs[1].folder
+
+
+def test_finished_run_is_lengthened(simulated, tmp_path):
+    first = load_or_train(simulated, CONFIG, tmp_path, progress=False, **SMALL)
+    longer = load_or_train(simulated, replace(CONFIG, epochs=4), tmp_path, progress=False)
+    assert longer.history[:2] == first.history
+    assert [entry["epoch"] for entry in longer.history] == [0, 1, 2, 3]
+    rates = [entry["learning_rate"] for entry in longer.history]
+    assert rates[2] > rates[1] > 0
+    assert rates[3] < rates[2]
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line.get("epoch") for line in lines] == [0, 1, 2, 3, None]
+    with pytest.raises(ValueError, match=r"other training settings, epochs=4 \(now 3\)"):
+        load_or_train(simulated, replace(CONFIG, epochs=3), tmp_path, progress=False)
+
+
+def test_stopped_run_goes_on_with_more_patience(simulated, tmp_path):
+    short = replace(CONFIG, epochs=12, patience=1, learning_rate=1e-6)
+    first = load_or_train(simulated, short, tmp_path, progress=False, **SMALL)
+    assert len(first.history) < 12
+    longer = load_or_train(simulated, replace(short, patience=12), tmp_path, progress=False)
+    assert longer.history[: len(first.history)] == first.history
+    assert len(longer.history) == 12
+
+
+def test_unknown_setting_is_one_sentence(simulated):
+    with pytest.raises(
+        ValueError, match=r"unknown setting 'colour', expected one of the data .*video_processor.* or of"
+    ):
+        load_or_train(simulated, colour=True)
+    with pytest.raises(ValueError, match="context are settings of a folder: open the data set with them"):
+        load_or_train(MultimodalDataset(simulated, video_processor=VIDEO, progress=False), context=(1, 0))
+
+
+def test_checkpoint_of_an_older_version_is_refused(trained, tmp_path):
+    checkpoint = torch.load(trained().folder / "best.pt", weights_only=True)
+    del checkpoint["data"]
+    torch.save(checkpoint, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"best\.pt does not say what it was trained on: an older version wrote it"):
+        load_model(tmp_path / "best.pt")
