@@ -4,34 +4,16 @@ import shutil
 import sys
 from pathlib import Path
 
-import av
 import nbformat
 import pandas as pd
 import pytest
+from folders import mute, without
 from nbclient import NotebookClient
 
 from giblet.cli import main
 from giblet.data import simulate_dataset
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-
-
-def mute(movie: Path) -> None:
-    """Leave the pictures of a movie alone in it."""
-    with av.open(str(movie)) as source, av.open(str(movie.with_stem("muted")), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    movie.with_stem("muted").replace(movie)
-
-
-def without(path: Path, *entries: str) -> None:
-    """Take entries out of dataset.toml, and what says that the data are simulated."""
-    text, _ = path.read_text().split("[simulation]")
-    lines = [line for line in text.splitlines() if not line.startswith(entries)]
-    path.write_text("\n".join(lines))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 Every rank holds the same weights (DDP) or a share of them (FSDP2), and sees its share of each batch.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+# DDP leaves BatchNorm's running statistics alone: the trainer averages them, see RunningStatistics. torch 2.13 renamed
+# the argument.
+_ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
+BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "broadcast_buffers"
 
 
 def rank() -> int:
@@ -80,8 +86,8 @@ def distribute(module: nn.Module, device: torch.device, shard: bool) -> nn.Modul
     if not shard:
         if n_ranks() == 1:
             return module.to(device)
-        # BatchNorm's running statistics are averaged by the trainer, see RunningStatistics
-        return DistributedDataParallel(module.to(device), forward_sync_buffers=False, gradient_as_bucket_view=True)
+        settings = {BUFFERS: False, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(module.to(device), **settings)
     if not dist.is_initialized():
         raise ValueError("shard is True, but there is one process: start several with torchrun, or leave shard away.")
     first = module.state_dict() if rank() == 0 else {}

@@ -75,7 +75,8 @@ def check_memory(
     advice = (
         f"what would fit: {', or '.join(others)}" if others else "neither a smaller batch nor fewer frames would fit"
     )
-    raise MemoryError(f"this {device.type} is too small for the model: {plan}; {advice}.")
+    place = "GPU" if device.type == "cuda" else "machine"
+    raise MemoryError(f"this {place} is too small for the model: {plan}; {advice}.")
 
 
 def _smaller(
@@ -103,7 +104,8 @@ def _smaller(
 def free_memory(device: torch.device) -> int:
     """Bytes that this rank can still take on a device, within the limit of a container."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reusable
     free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
     limit = (group / "memory.max").read_text().strip() if (group / "memory.max").is_file() else "max"
     free = free if limit == "max" else min(free, int(limit) - psutil.Process().memory_info().rss)

@@ -111,7 +111,8 @@ def build_model(
     settings = _recipe_settings(recipe, dataset.present) | settings
     direct = direct or dataset.n_trs >= max(sizes["video_dim"], sizes["n_voxels"])
     span = [] if direct else [fit_span(dataset, span_dir, progress=progress)]
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
         torch.manual_seed(random_state)
         return (MultimodalAutoencoder if direct else SpanAutoencoder)(*span, **(sizes | settings))
 

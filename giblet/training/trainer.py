@@ -128,13 +128,15 @@ class Trainer:
             With code 0 after SIGTERM or SIGUSR1.
         """
         folder = RunFolder(run_dir)
-        with folder.held(), StopSignals() as self._signals, torch.random.fork_rng():
+        devices = [self.device] if self.device.type == "cuda" else []
+        with folder.held(), StopSignals() as self._signals, torch.random.fork_rng(devices):
+            finished = self._was_finished(folder)
+            progress = progress and rank() == 0 and not finished
+            if not finished:
+                self._check_memory(progress)  # before what was saved is on the device
             self._resume(folder)
             if self.history:
                 on_epoch(self.history)
-            progress = progress and rank() == 0 and not self._finished()
-            if not self._finished():
-                self._check_memory(progress)
             with tqdm(total=self.n_steps, initial=self.step, desc="training", unit="step", disable=not progress) as bar:
                 while not self._finished():
                     self._epoch(folder, bar)
@@ -293,11 +295,19 @@ class Trainer:
         last |= {"model_state_dict": state, "optimizer_state_dict": optimizer, "best": best}
         folder.write(last | {"step": self.step, "history": self.history, "sums": self._sums})
 
+    def _was_finished(self, folder: RunFolder) -> bool:
+        """Whether the folder holds this run, trained to its end."""
+        saved = folder.read_settings()
+        if saved is None:
+            return False
+        self._check_settings(saved, folder.path)
+        self.history = saved["history"]
+        return self._finished()
+
     def _resume(self, folder: RunFolder) -> None:
-        if folder.read_settings() is None:
-            return
         last = folder.read(mmap=self.config.shard)
-        self._check_settings(last, folder.path)
+        if last is None:
+            return
         like = self.model.state_dict()
         self.model.load_state_dict(scatter(last["model_state_dict"], like))
         parameters = list(self.core.parameters())

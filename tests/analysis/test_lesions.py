@@ -15,7 +15,15 @@ from giblet.analysis.lesion_effects import (
 )
 from giblet.analysis.lesions import LesionScores, fill_values, lesion_units, lesion_voxels
 from giblet.analysis.regions import Regions, voxel_coordinates
-from giblet.analysis.sweeps import dose_response, region_sweep, top_trs, unit_region_map, unit_sweep
+from giblet.analysis.sweeps import (
+    decoding_failures,
+    dose_response,
+    intact_table,
+    region_sweep,
+    top_trs,
+    unit_region_map,
+    unit_sweep,
+)
 from giblet.data import MultimodalDataset, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 
@@ -341,3 +349,24 @@ def test_size_bins_are_near():
         assert 0.85 <= size_bin(size, 10_000) / size <= 1.15
     assert size_bin(0, 100) == 0
     assert size_bin(990, 995) <= 995
+
+
+def test_intact_scores_beside_those_of_the_training_mean(scores, data):
+    """Text of the mean against its own cosine; a decoder that is worse than the mean is told."""
+    table = intact_table({"measured": scores})
+    test = data["test"]
+    assert table["measured"].to_dict() == pytest.approx(
+        {name: np.nanmean(values[0], dtype=np.float64) for name, values in scores.intact.items()}
+    )
+    mean, text = test.train_mean("text").double(), test.stimulus("text", test.tr_index).double()
+    said = text[text.norm(dim=1) > 0]
+    cosine = ((said @ mean) / (said.norm(dim=1) * mean.norm())).mean().item()
+    assert table["training mean"].to_dict() == pytest.approx({"video": 0, "audio": 0, "text": cosine}, abs=1e-6)
+    told = decoding_failures(table)
+    failed = [name for name in test.present if table.loc[name, "measured"] <= table.loc[name, "training mean"]]
+    assert [sentence.split()[0] for sentence in told] == failed == ["video", "audio", "text"]  # it is not trained
+    assert all("no better than by the training mean" in sentence for sentence in told)
+    table["measured"] = table["training mean"] + 0.1
+    assert decoding_failures(table) == []
+    table.loc["audio", "measured"] = np.nan
+    assert len(decoding_failures(table)) == 1

@@ -81,6 +81,42 @@ def test_label_that_is_nowhere(mask_img):
         label_regions(labels, {1: "one", 2: "two"}, mask_img)
 
 
+@pytest.fixture
+def halves(mask_img):
+    """Label 1 on the left, 2 on the right; 3 is nowhere."""
+    labels = np.ones(mask_img.shape, np.int32)
+    labels[: labels.shape[0] // 2] = 2
+    return new_img_like(mask_img, labels)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("left", "right"), ["Background", b"left", "right"], ("left", "right", "nowhere"), {1: "left", 2: "right"}],
+)
+def test_names_as_nilearn_and_people_have_them(mask_img, halves, names, capsys):
+    regions = label_regions(halves, names, mask_img)
+    assert regions.names == ("left", "right")
+    assert np.array_equal(regions.labels, label_regions(halves, {1: "left", 2: "right"}, mask_img).labels)
+    assert ("left out: nowhere" in capsys.readouterr().out) == (len(names) == 3 and "nowhere" in names)
+
+
+def test_names_from_a_table_and_from_numbers(mask_img, halves, tmp_path):
+    (tmp_path / "atlas.tsv").write_text("index\tname\tcolour\n0\tBackground\t-\n2\tright\tred\n1\tleft\tblue\n")
+    regions = label_regions(halves, tmp_path / "atlas.tsv", mask_img)
+    assert regions.names == ("right", "left")
+    assert label_regions(halves, (), mask_img).names == ("region 1", "region 2")
+    assert label_regions(halves, ("all", "all"), mask_img).voxels("all").all()
+    (tmp_path / "bad.tsv").write_text("label\tname\n1\tleft\n")
+    with pytest.raises(ValueError, match=r"bad\.tsv has the columns label, name, expected index and name"):
+        label_regions(halves, tmp_path / "bad.tsv", mask_img)
+    with pytest.raises(ValueError, match="no voxel of 'nowhere' within the mask"):
+        label_regions(new_img_like(mask_img, np.zeros(mask_img.shape, np.int32)), ("nowhere",), mask_img)
+
+
+def test_largest_regions():
+    assert Regions(np.array([0, 1, 1, 2, 2, -1, -1, -1]), ("a", "b", "c")).largest(2) == ["b", "c"]
+
+
 def test_schaefer_parcels_of_the_fetcher(mask_img, monkeypatch):
     labels = np.ones(mask_img.shape, np.int32)
     labels[: labels.shape[0] // 2] = 2

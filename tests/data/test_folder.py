@@ -74,3 +74,22 @@ def test_movies_must_match_runs(folder):
     edit(folder, "run_trs = [64, 62]", "run_trs = [126]")
     with pytest.raises(ValueError, match="names 2 movies for 1 runs, expected one a run"):
         DataFolder.open(folder)
+
+
+def test_regions_of_its_own(folder):
+    (folder / "atlas.nii.gz").touch()
+    (folder / "atlas.tsv").touch()
+    edit(folder, "[simulation]", 'regions = "atlas.nii.gz"\nregion_names = "atlas.tsv"\n[simulation]')
+    found = DataFolder.open(folder)
+    assert (found.regions, found.region_names) == (folder / "atlas.nii.gz", folder / "atlas.tsv")
+    edit(folder, '"atlas.tsv"', '["V1", "V2"]')
+    assert DataFolder.open(folder).region_names == ("V1", "V2")
+    edit(folder, 'regions = "atlas.nii.gz"', "")
+    with pytest.raises(ValueError, match=r"dataset\.toml has region_names without regions, expected the label image"):
+        DataFolder.open(folder)
+
+
+def test_missing_regions(folder):
+    edit(folder, "[simulation]", 'regions = "atlas.nii.gz"\n[simulation]')
+    with pytest.raises(FileNotFoundError, match=r"atlas\.nii\.gz is missing, but .*dataset\.toml names it"):
+        DataFolder.open(folder)

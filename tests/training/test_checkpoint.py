@@ -77,3 +77,12 @@ def test_finished_run_is_loaded(tmp_path):
     assert again.fit(tmp_path, progress=False) == history
     assert again.train.seen == []
     assert_same(state_of(first), state_of(again))
+
+
+def test_memory_is_checked_before_what_was_saved_is_loaded(tmp_path, monkeypatch):
+    """What a resumed run has on the device already is no reason to refuse it."""
+    new_trainer(replace(CONFIG, epochs=2)).fit(tmp_path, progress=False)
+    again, seen = new_trainer(), []
+    monkeypatch.setattr(again, "_check_memory", lambda progress: seen.append(len(again.optimizer.state)))
+    history = again.fit(tmp_path, progress=False)
+    assert (seen, len(history)) == ([0], CONFIG.epochs)

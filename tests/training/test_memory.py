@@ -71,3 +71,10 @@ def test_free_memory_is_between_nothing_and_everything():
     import psutil
 
     assert 0 < free_memory(CPU) <= psutil.virtual_memory().total
+
+
+def test_free_memory_of_a_gpu_counts_what_torch_holds_and_does_not_use(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 25)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    assert free_memory(torch.device("cuda")) == 70

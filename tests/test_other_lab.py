@@ -1,0 +1,63 @@
+"""Another lab's folder to the end: TR 2 s, ten minutes, regions of its own, 62 test TRs."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from folders import other_lab
+from nbclient import NotebookClient
+
+from giblet.cli import main
+from giblet.data import DataFolder
+from giblet.training.recipe import load_run
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return other_lab(tmp_path_factory.mktemp("labs") / "other")
+
+
+def printed(notebook) -> str:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+@pytest.fixture(scope="module")
+def run_dir(folder) -> Path:
+    """A run of the command line that the later notebooks look at."""
+    run_dir = folder.with_name("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys, "argv", ["giblet", "train", "--data", str(folder), "--run-dir", str(run_dir), "--epochs", "6"]
+        )
+        main()
+    return run_dir
+
+
+def test_table_has_the_regions_of_the_folder(folder, run_dir):
+    table = pd.read_csv(run_dir / "prediction.csv", index_col=0)
+    assert table.index.tolist() == [f"slab {letter}" for letter in "bcdefg"]  # a and h lie outside the mask
+    assert table["n_voxels"].sum() > 500
+    test = load_run(run_dir, progress=False).data["test"]
+    assert (test.n_trs, test.tr, DataFolder.open(folder).simulated) == (62, 2.0, False)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * path.stem.startswith("03")) for path in NOTEBOOKS],
+)
+def test_notebooks(folder, run_dir, path, monkeypatch, tmp_path):
+    """04 to 07 open the run of the command line, the others prepare and train by themselves."""
+    monkeypatch.setenv("GIBLET_DATA", str(folder))
+    if path.stem[:2] in ("04", "05", "06", "07"):
+        monkeypatch.setenv("GIBLET_RUN", str(run_dir))
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    text = printed(notebook)
+    assert "SIMULATED" not in text
+    assert "expected" not in text
+    assert "unedited notebook" not in text
