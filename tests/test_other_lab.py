@@ -1,6 +1,5 @@
 """Another lab's folder to the end: TR 2 s, ten minutes, regions of its own, 62 test TRs."""
 
-import sys
 from pathlib import Path
 
 import nbformat
@@ -9,9 +8,10 @@ import pytest
 from folders import other_lab
 from nbclient import NotebookClient
 
-from giblet.cli import main
-from giblet.data import DataFolder
-from giblet.training.recipe import load_run
+from giblet.cli import report
+from giblet.data import VideoProcessor
+from giblet.training import TrainingConfig
+from giblet.training.recipe import load_or_train, load_run, open_data
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -28,22 +28,21 @@ def printed(notebook) -> str:
 
 @pytest.fixture(scope="module")
 def run_dir(folder) -> Path:
-    """A run of the command line that the later notebooks look at."""
-    run_dir = folder.with_name("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            sys, "argv", ["giblet", "train", "--data", str(folder), "--run-dir", str(run_dir), "--epochs", "6"]
-        )
-        main()
-    return run_dir
+    """A run with settings of its own, in context and colour, which the command line reports."""
+    film = VideoProcessor(height=18, width=32, frame_skip=10, colour=True)
+    settings = {"context": (1, 0), "video_processor": film}
+    run = load_or_train(folder, TrainingConfig(epochs=6), folder.with_name("run"), progress=False, **settings)
+    report(run)
+    return run.folder
 
 
 def test_table_has_the_regions_of_the_folder(folder, run_dir):
     table = pd.read_csv(run_dir / "prediction.csv", index_col=0)
     assert table.index.tolist() == [f"slab {letter}" for letter in "bcdefg"]  # a and h lie outside the mask
     assert table["n_voxels"].sum() > 500
-    test = load_run(run_dir, progress=False).data["test"]
-    assert (test.n_trs, test.tr, DataFolder.open(folder).simulated) == (62, 2.0, False)
+    usual, own = open_data(folder, progress=False)["test"], load_run(run_dir, progress=False).data["test"]
+    assert (usual.n_trs, usual.tr, usual.simulated) == (62, 2.0, False)
+    assert own.n_trs == 60  # context widens the gaps
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_table_has_the_regions_of_the_folder(folder, run_dir):
     [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * path.stem.startswith("03")) for path in NOTEBOOKS],
 )
 def test_notebooks(folder, run_dir, path, monkeypatch, tmp_path):
-    """04 to 07 open the run of the command line, the others prepare and train by themselves."""
+    """04 to 07 open the run, the others prepare and train by themselves."""
     monkeypatch.setenv("GIBLET_DATA", str(folder))
     if path.stem[:2] in ("04", "05", "06", "07"):
         monkeypatch.setenv("GIBLET_RUN", str(run_dir))

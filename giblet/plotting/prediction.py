@@ -10,9 +10,17 @@ from matplotlib.figure import Figure
 from giblet.data import MultimodalDataset
 from giblet.plotting.surface import plot_surface, voxel_image
 
+N_ROWS = 30  # regions that a figure can hold
+
+
+def highest(table: pd.DataFrame, column: str) -> tuple[pd.DataFrame, str]:
+    """The rows of the highest values of a column, from the lowest on, and what an axis tells of the others."""
+    shown = table.sort_values(column).tail(N_ROWS)
+    return shown, f"; the highest {N_ROWS} of {len(table)}" if len(shown) < len(table) else ""
+
 
 def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axes | None = None) -> Axes:
-    """Held-out r of each network as a dot, on the 95 % range of its null as a bar.
+    """Held-out r of each network as a dot, on the 95 % range of its null as a bar; of many the highest.
 
     Parameters
     ----------
@@ -21,7 +29,7 @@ def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axe
         What drives each planted network of simulated data, written beside its name.
     """
     ax = ax or Figure(figsize=(6, 4), layout="constrained").subplots()
-    table = table.sort_values("r")
+    table, others = highest(table, "r")
     rows, planted = np.arange(len(table)), planted or {}
     low = table["null_mean"] - 1.96 * table["null_sd"]
     ax.barh(rows, 3.92 * table["null_sd"], left=low, color="0.8", label="null, mean ± 1.96 SD")
@@ -33,7 +41,7 @@ def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axe
     ax.use_sticky_edges = False
     ax.autoscale_view(scaley=False)
     ax.set_yticks(rows, labels, fontsize="small")
-    ax.set_xlabel("r over held-out time, mean of the network's voxels")
+    ax.set_xlabel(f"r over held-out time, mean of the region's voxels{others}")
     ax.legend(loc="lower right", fontsize="small", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
@@ -42,14 +50,14 @@ def plot_network_table(table: pd.DataFrame, planted: dict | None = None, ax: Axe
 def plot_scores(scores: Mapping[str, pd.Series], title: str, ax: Axes | None = None) -> Axes:
     """Several scores of the same regions, a dot each on a row a region, in the order of the first score."""
     ax = ax or Figure(figsize=(6.5, 4), layout="constrained").subplots()
-    table = pd.DataFrame(scores).sort_values(next(iter(scores)))
+    table, others = highest(pd.DataFrame(scores), next(iter(scores)))
     rows = np.arange(len(table))
     ax.hlines(rows, table.min(axis=1), table.max(axis=1), color="0.85")
     for index, name in enumerate(scores):
         ax.plot(table[name], rows, "o", color=f"C{index}", label=name)
     ax.axvline(0, color="0.7", lw=1, zorder=0)
     ax.set_yticks(rows, table.index, fontsize="small")
-    ax.set_xlabel("mean of the region's voxels")
+    ax.set_xlabel(f"mean of the region's voxels{others}")
     ax.set_title(title, fontsize="medium")
     ax.legend(fontsize="small", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
@@ -58,7 +66,8 @@ def plot_scores(scores: Mapping[str, pd.Series], title: str, ax: Axes | None = N
 
 def plot_knock_out(table: pd.DataFrame, simulated: bool) -> Figure:
     """`knock_out_table` as a picture: one row a network, one column for each modality taken away."""
-    table = table.sort_values("nothing", ascending=False)
+    table, others = highest(table, "nothing")
+    table = table[::-1]
     figure = Figure(figsize=(6, 4.4), layout="constrained")
     ax = figure.subplots()
     image = ax.imshow(table, cmap="RdBu_r", vmin=-0.6, vmax=0.6, aspect="auto")
@@ -67,7 +76,7 @@ def plot_knock_out(table: pd.DataFrame, simulated: bool) -> Figure:
         ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if abs(value) > 0.4 else "black")
     ax.set_xticks(range(table.shape[1]), table.columns)
     ax.set_yticks(range(len(table)), table.index, fontsize="small")
-    ax.set_xlabel("taken from the model's input")
+    ax.set_xlabel(f"taken from the model's input{others}")
     ax.set_title(("SIMULATED data: " if simulated else "") + "held-out r by network", fontsize="medium")
     figure.colorbar(image, ax=ax, label="r")
     return figure

@@ -43,6 +43,8 @@ def save_weights(path: str | Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     """Read a checkpoint, or weights in safetensors, onto the CPU; nothing in it is executed.
 
+    `config`, `training`, `span` and `data` say what was trained, how, in which bases, and on what.
+
     Parameters
     ----------
     path : file, or folder of a run, whose `best.pt` is taken
@@ -53,8 +55,12 @@ def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(value) for name, value in file.metadata().items()}
-        return metadata | {"model_state_dict": safetensors.torch.load_file(path)}
-    return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+        checkpoint = metadata | {"model_state_dict": safetensors.torch.load_file(path)}
+    else:
+        checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    if "data" not in checkpoint:
+        raise ValueError(f"{path} does not say what it was trained on: an older version wrote it, train again.")
+    return checkpoint
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -76,7 +82,6 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
         Of the bases of a `SpanAutoencoder`, where they are no longer where they were in training.
     """
     checkpoint = load_checkpoint(path)
-    _check_data(checkpoint, path)
     trained_in = checkpoint["span"]
     if trained_in is None:
         model = MultimodalAutoencoder(**checkpoint["config"])
@@ -88,12 +93,6 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
     model.load_state_dict(checkpoint["model_state_dict"])
     model.trained_on = checkpoint["data"]
     return model.eval()
-
-
-def _check_data(checkpoint: dict, path: str | Path) -> None:
-    """Refuse a checkpoint without `data`."""
-    if "data" not in checkpoint:
-        raise ValueError(f"{path} does not say what it was trained on: an older version wrote it, train again.")
 
 
 def best_epoch(history: list[dict]) -> int:
@@ -178,11 +177,7 @@ class RunFolder:
 
     def read_settings(self) -> dict | None:
         """`last.pt`, if there is one, with its tensors left in the file: what was trained on what."""
-        if not self.last.exists():
-            return None
-        last = load_checkpoint(self.last, mmap=True)
-        _check_data(last, self.last)
-        return last
+        return load_checkpoint(self.last, mmap=True) if self.last.exists() else None
 
     def read(self, mmap: bool = False) -> dict | None:
         """`last.pt`, if there is one; a kill may have come before its best weights were written."""

@@ -218,22 +218,24 @@ def load_run(
     ----------
     run_dir : folder of the run, or a checkpoint in it; default the folder that GIBLET_RUN names
     data : folder, or a data set of arrays
-        Needed where the data are no longer where they were in training, and for arrays.
+        Needed where the data are no longer where they were in training, and for arrays; for a folder GIBLET_DATA will
+        do. The bases of a `SpanAutoencoder` are looked for where they were, in the data's cache, and in `run_dir`.
 
     Raises
     ------
     FileNotFoundError
-        If there is no checkpoint, or the data are not where they were.
+        If there is no checkpoint, or the data or the bases are not where they were.
     ValueError
         If the data are not those of the training.
     """
     path = run_dir or os.environ.get("GIBLET_RUN")
     if path is None:
         raise ValueError("no run is named: give run_dir, or set GIBLET_RUN to the folder of a run.")
-    model, saved = load_model(path), load_checkpoint(path, mmap=True)
-    data = _data_of_run(path, saved, data, progress)
-    check_same_data(model.trained_on, data["train"])
+    saved = load_checkpoint(path, mmap=True)
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    data = _data_of_run(path, saved, data or os.environ.get("GIBLET_DATA"), progress)
+    check_same_data(saved["data"], data["train"])
+    model = load_model(path, _span_of_run(saved, data["train"], folder))
     history = RunFolder(folder).read_history()
     return Run(model, data, history, folder, _verdict(model, data, history, folder), saved_config(saved))
 
@@ -248,6 +250,15 @@ def _data_of_run(path: str | Path, saved: dict, data, progress: bool) -> dict[st
     if not Path(where).is_dir():
         raise FileNotFoundError(f"{where}, the data that {path} was trained on, is missing: say where it is now.")
     return open_data(where, progress=progress, **saved_data(saved))
+
+
+def _span_of_run(saved: dict, train: MultimodalDataset, folder: Path) -> Path | None:
+    """Where the bases of a checkpoint lie now."""
+    if saved["span"] is None:
+        return None
+    then = Path(saved["span"]["path"])
+    places = [place / then.name for place in (train.cache, folder) if place is not None]
+    return next((place for place in (then, *places) if place.is_dir()), then)
 
 
 def _verdict(model: MultimodalAutoencoder, data: dict, history: list[dict], folder: Path) -> Verdict:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from folders import copy_of
 
 from giblet.analysis.lesions import LesionScores
 from giblet.analysis.prediction import predict_fmri
@@ -76,7 +77,7 @@ def test_the_usual_data_are_refused(trained, simulated, name):
 
 def test_another_folder_is_refused(trained, simulated, tmp_path, monkeypatch):
     """As many voxels and TRs, and one subject's brain is another."""
-    other = shutil.copytree(simulated, tmp_path / "other", ignore=shutil.ignore_patterns("cache", "runs", ".*"))
+    other = copy_of(simulated, tmp_path / "other")
     shutil.copy(other / "sub-01.nii.gz", other / "sub-02.nii.gz")
     with pytest.raises(SystemExit, match=r"trained on other data .*other contents of sub-02\.nii\.gz"):
         giblet(
@@ -87,7 +88,7 @@ def test_another_folder_is_refused(trained, simulated, tmp_path, monkeypatch):
 
 def test_a_folder_that_moved_is_named(trained, simulated, tmp_path):
     run = trained()
-    moved = shutil.copytree(simulated, tmp_path / "moved", ignore=shutil.ignore_patterns("cache", "runs", ".*"))
+    moved = copy_of(simulated, tmp_path / "moved")
     again = load_run(run.folder, moved, progress=False)
     assert again.data["test"].folder.path == moved
     assert torch.equal(*(torch.from_numpy(predict_fmri(r.model, r.data["test"])) for r in (run, again)))
@@ -183,3 +184,27 @@ def test_checkpoint_of_an_older_version_is_refused(trained, tmp_path):
     torch.save(checkpoint, tmp_path / "best.pt")
     with pytest.raises(ValueError, match=r"best\.pt does not say what it was trained on: an older version wrote it"):
         load_model(tmp_path / "best.pt")
+
+
+def test_bases_that_moved_with_the_data_or_lie_beside_the_run_are_found(simulated, tmp_path):
+    """A folder that is renamed takes its cache along; a run that is sent away may take its bases along."""
+    data = copy_of(simulated, tmp_path / "data")
+    run = load_or_train(data, CONFIG, tmp_path / "run", progress=False, **SMALL)
+    predicted = predict_fmri(run.model, run.data["test"])
+    moved = data.rename(tmp_path / "moved")
+    again = load_run(tmp_path / "run", moved, progress=False)
+    assert np.array_equal(predict_fmri(again.model, again.data["test"]), predicted)
+    with pytest.raises(FileNotFoundError, match=r"data, the data that .*run was trained on, is missing"):
+        load_run(tmp_path / "run")
+    sent = copy_of(moved, tmp_path / "sent")
+    with pytest.raises(FileNotFoundError, match="holds no bases"):
+        load_run(tmp_path / "run", sent, progress=False)
+    name = run.model.span.path.name
+    shutil.copytree(again.model.span.path, tmp_path / "run" / name)
+    beside = load_run(tmp_path / "run", sent, progress=False)
+    assert np.array_equal(predict_fmri(beside.model, beside.data["test"]), predicted)
+
+
+def test_data_are_where_the_environment_says(trained, simulated, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIBLET_DATA", str(copy_of(simulated, tmp_path / "moved")))
+    assert load_run(trained().folder, progress=False).data["test"].folder.path == tmp_path / "moved"
