@@ -157,6 +157,8 @@ def test_explorer_shows_what_there_is(run):
     shown = (explorer.picture.layout.display, explorer.picture_brain.layout.display)
     assert shown == ((None, None) if has_film(run) else ("none", "none"))
     assert bool(explorer.picture.value) == bool(explorer.picture_brain.png) == has_film(run)
+    told = explorer.failures.value.split("<br>")
+    assert any(sentence.startswith("text from the measured brain is decoded no better") for sentence in told)
     bars = explorer.bars.value
     explorer.region.value = regions.names[:2]
     explorer.settle()

@@ -19,7 +19,7 @@ from giblet.data.features import STIMULI, Features, mean_response
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
 from giblet.data.prepare import group_mean, prepare, read_manifest
-from giblet.data.provenance import hash_of, intervals
+from giblet.data.provenance import hash_of
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
 from giblet.masks import voxel_coordinates
@@ -261,15 +261,14 @@ class MultimodalDataset(Dataset):
     def provenance(self) -> dict:
         """What the data are, how their features were made and how they are split: plain values, for a checkpoint.
 
-        `files` has a fingerprint of each file or array, `train` the [start, stop) intervals of the training TRs, and
-        `hash` stands for all of it but the place, `path`.
+        `files` has a fingerprint of each file or array, and `hash` stands for all of it but the place, `path`. To what
+        a model was trained on comes `train`, see `giblet.data.provenance.trained_on`.
         """
         found = dict(self._facts)
         if self.folder is None:
             found["files"] = self.features.fingerprints
         found |= {name: np.asarray(values).tolist() for name, values in self._splitting.items()}
-        train = intervals(np.flatnonzero(self.split_labels == "train"))
-        found |= {"features": self._feature_settings, "subjects": list(self.subjects), "train": train}
+        found |= {"features": self._feature_settings, "subjects": list(self.subjects)}
         return found | {"hash": hash_of(found)}
 
     @property

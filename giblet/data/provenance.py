@@ -39,12 +39,11 @@ def hash_of(provenance: dict) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def intervals(rows: np.ndarray) -> list[list[int]]:
-    """Sorted indices as [start, stop) pairs."""
-    if len(rows) == 0:
-        return []
+def trained_on(train: "MultimodalDataset") -> dict:
+    """The provenance of a training set, with its TRs of the movie as [start, stop) intervals in `train`."""
+    rows = np.unique(train.tr_index)
     parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    return [[int(part[0]), int(part[-1]) + 1] for part in parts]
+    return train.provenance | {"train": [[int(part[0]), int(part[-1]) + 1] for part in parts]}
 
 
 def differences(trained_on: dict, provenance: dict, ignored: tuple[str, ...] = WHERE) -> dict:
@@ -60,15 +59,15 @@ def check_same_data(trained_on: dict | None, dataset: "MultimodalDataset") -> No
     Parameters
     ----------
     trained_on : dict or None
-        `model.trained_on`, the provenance of the training set. A model that giblet did not train has none, and
-        nothing can be said about it.
+        `model.trained_on`, see the function of this name. A model that giblet did not train has none, and nothing can
+        be said about it.
     dataset : MultimodalDataset
         Its subjects may be others than in training; its stimuli, features and splits may not.
 
     Raises
     ------
     ValueError
-        Naming what differs.
+        Naming what differs; or if any TR of training is not one of the data set's training TRs.
     """
     if trained_on is None:
         return
@@ -77,6 +76,13 @@ def check_same_data(trained_on: dict | None, dataset: "MultimodalDataset") -> No
         raise ValueError(
             f"the model was trained on other data than this data set: {describe(found)}; open the data as they were "
             f"in training, with `giblet.training.recipe.load_run`."
+        )
+    rows = np.concatenate([np.arange(*pair) for pair in trained_on["train"]])
+    n_others = int((dataset.split_labels[rows] != "train").sum())
+    if n_others:
+        raise ValueError(
+            f"the model was trained on {n_others} TRs that are no training TRs of this data set, so none of its scores "
+            f"would be held out: train on its split 'train'."
         )
 
 
@@ -87,7 +93,7 @@ def describe(found: dict) -> str:
         if name == "files":
             said.append(_differing_files(then or {}, now))
         elif name == "train":
-            said.append("other TRs are training TRs")
+            said.append("other training TRs")
         else:
             said.append(f"{name}={then!r} (now {now!r})")
     return ", ".join(said)

@@ -40,7 +40,7 @@ class MultimodalAutoencoder(nn.Module):
     Attributes
     ----------
     trained_on : dict or None
-        What the trainer or the checkpoint says of the training data, see `MultimodalDataset.provenance`.
+        What the trainer or the checkpoint says of the training data, see `giblet.data.provenance`.
     """
 
     trained_on: dict | None = None

@@ -23,6 +23,7 @@ from giblet.analysis.lesion_effects import (
 )
 from giblet.analysis.lesions import FILLS, MODES, LesionScores
 from giblet.analysis.regions import Regions
+from giblet.analysis.sweeps import decoding_failures, intact_table
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.plotting.brain import BrainPicture
@@ -75,8 +76,8 @@ class LesionExplorer:
     """Lesion bottleneck units and brain regions and see, hear and read the movie change.
 
     Display `widget`. The picture follows every change at once; sound, text and the bars of the effect follow when the
-    controls rest. Below a bar stands the intact score: where it is no better than that of the training mean, its
-    lesions say nothing. `close()` ends it.
+    controls rest. Below a bar stands the intact score: where it is no better than that of the training mean, a
+    sentence on top says that its lesions mean nothing. `close()` ends it.
 
     A data set of arrays shows what it has: the film where its video is frames, the brain where coordinates are known,
     and the bars in any case.
@@ -143,6 +144,7 @@ class LesionExplorer:
         bars = widgets.Layout(width="336px", height="192px", flex="0 0 auto")
         self.bars = widgets.Image(format="png", layout=bars)
         self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.failures = widgets.HTML("<br>".join(decoding_failures(intact_table(self.scores))))
         if self.has_film:
             self.title.value = (
                 f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
@@ -153,7 +155,7 @@ class LesionExplorer:
         below = widgets.HBox([self.bars, widgets.VBox([self.words, self.sounds])])
         wrap = widgets.Layout(flex_flow="row wrap")  # a narrow page shows the columns below each other
         above = widgets.HBox([left, right], layout=wrap)
-        self.widget = widgets.VBox([above, self.title, self.picture, below])
+        self.widget = widgets.VBox([self.failures, above, self.title, self.picture, below])
 
     def _changed(self, _change) -> None:
         self.draw()

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from giblet.analysis.ceiling import shared_voxels
 from giblet.data import CoordinateDataset, MultimodalDataset
-from giblet.data.provenance import WHERE, describe, differences
+from giblet.data.provenance import WHERE, describe, differences, trained_on
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.checkpoint import RunFolder, TrainingError, best_epoch, epoch_loss
 from giblet.training.config import TrainingConfig, learning_rate_at, resolve_device, resolve_dtype
@@ -64,7 +64,7 @@ class Trainer:
         self.device = resolve_device(config)
         self.dtype = resolve_dtype(config, self.device)
         self.model, self.core, self._train_set = model, model, train
-        self.model.trained_on = train.provenance if isinstance(train, MultimodalDataset) else None
+        self.model.trained_on = trained_on(train) if isinstance(train, MultimodalDataset) else None
         if isinstance(model, SpanAutoencoder):
             self.core = model.core
             train, val = CoordinateDataset(train, model.span), CoordinateDataset(val, model.span, voxels=True)
