@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from giblet.files import atomic_path
 from giblet.plotting.media import write_reconstructions
 from giblet.plotting.prediction import plot_prediction
 from giblet.training import TrainingConfig, TrainingError
-from giblet.training.checkpoint import best_epoch
+from giblet.training.checkpoint import best_epoch, find_run
 from giblet.training.config import resolve_device
 from giblet.training.distributed import process_group, rank
 from giblet.training.recipe import FULL_SIZE, Run, load_or_train, load_run
@@ -30,21 +31,20 @@ def demo(output: Path = Path("giblet-demo"), random_state: int = 0) -> None:
     Parameters
     ----------
     output : Path
-        Folder for the data, and in it the run with the figure and the table. Run again, it reuses what is there.
+        Folder for the data, the run, the figure and the table. Run again, it reuses what is there.
     random_state : int
         Seed of the data and of the training.
     """
     data = simulate_dataset(output / "data", random_state=random_state)
-    run_dir = output / "run"
-    train(data, run_dir, TrainingConfig(random_state=random_state))
+    train(data, output, TrainingConfig(random_state=random_state))
     jupyter = os.path.relpath(Path(sys.executable).with_name("jupyter"))
-    names = f"GIBLET_DATA={data.resolve()} GIBLET_RUN={run_dir.resolve()}"
+    names = f"GIBLET_DATA={data.resolve()} GIBLET_RUN={output.resolve()}"
     print(f"open the notebooks on this data and this run:  {names} {jupyter} lab notebooks/")
 
 
 def train(
     data: Path,
-    run_dir: Path | None = None,
+    output: Path | None = None,
     config: Annotated[TrainingConfig, tyro.conf.arg(name="")] = DEFAULTS,
     full_size: bool = False,
     direct: bool = False,
@@ -55,8 +55,8 @@ def train(
     ----------
     data : Path
         Folder with a dataset.toml, see data/README.md.
-    run_dir : Path
-        Folder of the run, its figure and its table; an interrupted run goes on from it, and one that has ended goes
+    output : Path
+        Folder for the run, the figure and the table; an interrupted run goes on from it, and one that has ended goes
         on if epochs or patience are raised. By default the folder that GIBLET_RUN names, or one in `runs` of the data
         folder that is named by the settings.
     full_size : bool
@@ -65,39 +65,51 @@ def train(
         Hold every weight of pixels and voxels instead of their coordinates in the span of the training data.
     """
     recipe = FULL_SIZE if full_size else None
-    run_dir = run_dir or os.environ.get("GIBLET_RUN")
+    output = output or (Path(os.environ["GIBLET_RUN"]) if "GIBLET_RUN" in os.environ else None)
+    run_dir = None if output is None else find_run(output) or output / "run"
     with process_group(resolve_device(config)):
         run = load_or_train(data, config, run_dir, recipe=recipe, direct=direct)
         first = rank() == 0
     if first:
-        report(run)
+        report(run, output or run.folder)
 
 
 def reconstruct(
-    output: Path, run_dir: Path | None = None, data: Path | None = None, subject: str | None = None
+    out: Path,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    full_size: bool = False,
+    subject: str | None = None,
 ) -> None:
     """Write what comes back of the held-out film from predicted, measured and wrong brains, with scores.
 
     Parameters
     ----------
-    output : Path
+    out : Path
         Folder for films, sounds, texts, figures and scores.
-    run_dir : Path
-        Folder of the run, or a checkpoint in it; by default the folder that GIBLET_RUN names. It knows its data, how
-        their features were made and how they were split.
+    checkpoint : Path
+        Folder of a run, or `best.pt` or `best.safetensors` in it; by default the folder that GIBLET_RUN names. It knows
+        its data, how their features were made and how they were split.
     data : Path
-        The data folder, where it is no longer where it was in training.
+        The data folder of the training; needed where it is no longer where it was.
+    full_size : bool
+        Refuse a checkpoint that is not of the full-size recipe.
     subject : str
         One subject's measured brain instead of the mean of the group.
     """
-    run = load_run(run_dir, data)
-    table = write_reconstructions(run.model, run.data["all"], run.data["test"], output, subject)
+    run = load_run(checkpoint, data)
+    film = run.data["test"].video_processor
+    if full_size and replace(film, tr=FULL_SIZE.video.tr) != FULL_SIZE.video:
+        raise ValueError(
+            f"{checkpoint} was trained on pictures of {film.width} x {film.height}: leave --full-size out."
+        )
+    table = write_reconstructions(run.model, run.data["all"], run.data["test"], out, subject)
     print(table.round(3).to_string())
-    print(f"\nwritten to {output}/: " + ", ".join(sorted(path.name for path in output.iterdir())))
+    print(f"\nwritten to {out}/: " + ", ".join(sorted(path.name for path in out.iterdir())))
 
 
-def report(run: Run) -> None:
-    """Print held-out r by region beside its null, and write `prediction.csv` and `prediction.png` into the run."""
+def report(run: Run, output: Path) -> None:
+    """Print held-out r by region beside its null, and write `prediction.csv` and `prediction.png`."""
     whole, test = run.data["all"], run.data["test"]
     fmri_pred = predict_fmri(run.model, whole)
     table = network_table(fmri_pred, whole, regions_of(whole))
@@ -116,12 +128,13 @@ def report(run: Run) -> None:
         print(f"planted networks: smallest z {table['z'][driven].min():.1f}, expected above 3")
         print(f"silent networks: largest |z| {table['z'][~driven].abs().max():.1f}, expected below 3")
     r = voxelwise_correlation(fmri_pred[np.isin(whole.tr_index, test.tr_index)], test.fmri(), test.run)
-    with atomic_path(run.folder / "prediction.csv") as temporary:
+    with atomic_path(output / "prediction.csv") as temporary:
         table.to_csv(temporary)
-    with atomic_path(run.folder / "prediction.png") as temporary:
+    with atomic_path(output / "prediction.png") as temporary:
         plot_prediction(r, table, test, planted).savefig(temporary, dpi=110)
-    shown = str(run.folder).replace(str(Path.home()), "~", 1)
-    print(f"\nwritten to {shown}/: prediction.png, prediction.csv, best.pt, log.jsonl")
+    shown = str(output).replace(str(Path.home()), "~", 1)
+    checkpoints = [os.path.relpath(run.folder / name, output) for name in ("best.pt", "log.jsonl")]
+    print(f"\nwritten to {shown}/: prediction.png, prediction.csv, {', '.join(checkpoints)}")
     print(run.verdict)
 
 

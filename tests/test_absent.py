@@ -38,10 +38,10 @@ def giblet(monkeypatch, *arguments) -> None:
 
 @pytest.mark.parametrize(("name", "present"), [("sheet", ["video", "audio"]), ("sound", ["video", "text"])])
 def test_training_and_reconstruction(folders, name, present, tmp_path, monkeypatch, capsys):
-    giblet(monkeypatch, "train", "--data", folders[name], "--run-dir", tmp_path / "run", "--epochs", 2)
+    giblet(monkeypatch, "train", "--data", folders[name], "--output", tmp_path / "run", "--epochs", 2)
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith("the model predicts held-out responses")
-    giblet(monkeypatch, "reconstruct", "--run-dir", tmp_path / "run", "--output", tmp_path / "films")
+    giblet(monkeypatch, "reconstruct", "--checkpoint", tmp_path / "run", "--out", tmp_path / "films")
     written = {path.name for path in (tmp_path / "films").iterdir()}
     assert {"films.mp4", "table.csv", "film_strips.png"} <= written
     assert ("text.csv" in written) == ("text" in present)

@@ -13,14 +13,14 @@ def giblet(monkeypatch, *arguments) -> None:
 
 
 def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys):
-    arguments = ["train", "--data", simulated, "--run-dir", tmp_path / "out", "--epochs", 2, "--batch-size", 16]
+    arguments = ["train", "--data", simulated, "--output", tmp_path / "out", "--epochs", 2, "--batch-size", 16]
     giblet(monkeypatch, *arguments)
     printed = capsys.readouterr().out
     assert "2 epochs trained" in printed
     assert "SIMULATED data: held-out r over" in printed
     assert "planted networks: smallest z" in printed
     assert printed.strip().splitlines()[-1].startswith("SIMULATED data: the model")
-    for name in ("prediction.png", "prediction.csv", "best.pt", "last.pt", "log.jsonl"):
+    for name in ("prediction.png", "prediction.csv", "run/best.pt", "run/last.pt", "run/log.jsonl"):
         assert (tmp_path / "out" / name).stat().st_size > 0
     with (tmp_path / "out/prediction.csv").open() as file:
         rows = {row["network"]: row for row in csv.DictReader(file)}
@@ -29,7 +29,7 @@ def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys
     assert -1 < float(rows["Visual"]["r"]) < 1
     giblet(monkeypatch, *arguments)
     assert capsys.readouterr().out.replace("\n", "").endswith(printed.replace("\n", "")[-200:])
-    films = ["--run-dir", tmp_path / "out", "--output", tmp_path / "films"]
+    films = ["--checkpoint", tmp_path / "out", "--out", tmp_path / "films"]
     giblet(monkeypatch, "reconstruct", *films, "--subject", "sub-02")
     assert "SIMULATED data" in capsys.readouterr().out
     assert (tmp_path / "films/films.mp4").stat().st_size > 0
@@ -39,18 +39,18 @@ def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys
 
 def test_bad_folder_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"^giblet: .*dataset\.toml is missing: see data/README\.md"):
-        giblet(monkeypatch, "train", "--data", tmp_path, "--run-dir", tmp_path / "out")
+        giblet(monkeypatch, "train", "--data", tmp_path, "--output", tmp_path / "out")
 
 
 def test_bad_setting_is_one_sentence(simulated, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="giblet: epochs is 0, expected a positive number"):
-        giblet(monkeypatch, "train", "--data", simulated, "--run-dir", tmp_path, "--epochs", 0)
+        giblet(monkeypatch, "train", "--data", simulated, "--output", tmp_path, "--epochs", 0)
 
 
 def test_interruption_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr("giblet.cli.load_or_train", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(SystemExit, match="the same command goes on from the last checkpoint"):
-        giblet(monkeypatch, "train", "--data", tmp_path, "--run-dir", tmp_path / "out")
+        giblet(monkeypatch, "train", "--data", tmp_path, "--output", tmp_path / "out")
 
 
 def test_demo_simulates_trains_and_points_to_the_notebooks(simulated, tmp_path, monkeypatch, capsys):
@@ -58,7 +58,7 @@ def test_demo_simulates_trains_and_points_to_the_notebooks(simulated, tmp_path, 
     monkeypatch.setattr("giblet.cli.simulate_dataset", lambda path, random_state: simulated)
     monkeypatch.setattr("giblet.cli.train", lambda *arguments: calls.append(arguments))
     giblet(monkeypatch, "demo", "--output", tmp_path, "--random-state", 3)
-    assert calls[0][:2] == (simulated, tmp_path / "run")
+    assert calls[0][:2] == (simulated, tmp_path)
     assert calls[0][2].random_state == 3
-    names = f"GIBLET_DATA={simulated} GIBLET_RUN={tmp_path / 'run'}"
+    names = f"GIBLET_DATA={simulated} GIBLET_RUN={tmp_path}"
     assert re.search(rf"{names} \S+jupyter lab notebooks/", capsys.readouterr().out)

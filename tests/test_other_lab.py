@@ -32,7 +32,7 @@ def run_dir(folder) -> Path:
     film = VideoProcessor(height=18, width=32, frame_skip=10, colour=True)
     settings = {"context": (1, 0), "video_processor": film}
     run = load_or_train(folder, TrainingConfig(epochs=6), folder.with_name("run"), progress=False, **settings)
-    report(run)
+    report(run, run.folder)
     return run.folder
 
 

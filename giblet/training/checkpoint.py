@@ -5,12 +5,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import safetensors.torch
 import torch
 from filelock import Timeout
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from giblet.files import alone, atomic_path, remove_leftovers
 from giblet.models import MultimodalAutoencoder, Span, SpanAutoencoder
@@ -52,21 +53,37 @@ def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
         Tensors stay in the file until they are used.
     """
     path = checkpoint_file(path)
-    if path.suffix == ".safetensors":
+    try:
+        if path.suffix != ".safetensors":
+            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
         with safe_open(path, framework="pt") as file:
-            metadata = {name: json.loads(value) for name, value in file.metadata().items()}
-        checkpoint = metadata | {"model_state_dict": safetensors.torch.load_file(path)}
-    else:
-        checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+            metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+        return metadata | {"model_state_dict": safetensors.torch.load_file(path)}
+    except (RuntimeError, EOFError, UnpicklingError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{path} is damaged or no checkpoint of giblet ({reason}): take another of its run, or train again."
+        ) from None
+
+
+def load_settings(path: str | Path) -> dict:
+    """A checkpoint that says what it was trained on, with its tensors left in the file."""
+    checkpoint = load_checkpoint(path, mmap=True)
     if "data" not in checkpoint:
-        raise ValueError(f"{path} does not say what it was trained on: an older version wrote it, train again.")
+        raise ValueError(f"{path} does not say what it was trained on, as giblet's checkpoints do: train again.")
     return checkpoint
+
+
+def find_run(path: str | Path) -> Path | None:
+    """The folder of a run's checkpoints: `path`, or `path/run`, where `giblet train` keeps them; None without any."""
+    places = (Path(path), Path(path) / "run")
+    return next((place for place in places if (place / "best.pt").is_file() or (place / "last.pt").is_file()), None)
 
 
 def checkpoint_file(path: str | Path) -> Path:
     """A checkpoint, or that of the best epoch of a run's folder."""
     path = Path(path)
-    file = path / "best.pt" if path.is_dir() else path
+    file = (find_run(path) or path) / "best.pt" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: train first, or name the folder of a run.")
     return file
@@ -81,7 +98,7 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
     span : folder, optional
         Of the bases of a `SpanAutoencoder`, where they are no longer where they were in training.
     """
-    checkpoint = load_checkpoint(path)
+    data, checkpoint = load_settings(path)["data"], load_checkpoint(path)
     trained_in = checkpoint["span"]
     if trained_in is None:
         model = MultimodalAutoencoder(**checkpoint["config"])
@@ -91,7 +108,7 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
             raise ValueError(f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {path}.")
         model = SpanAutoencoder(bases, **checkpoint["config"])
     model.load_state_dict(checkpoint["model_state_dict"])
-    model.trained_on = checkpoint["data"]
+    model.trained_on = data
     return model.eval()
 
 
@@ -177,7 +194,7 @@ class RunFolder:
 
     def read_settings(self) -> dict | None:
         """`last.pt`, if there is one, with its tensors left in the file: what was trained on what."""
-        return load_checkpoint(self.last, mmap=True) if self.last.exists() else None
+        return load_settings(self.last) if self.last.exists() else None
 
     def read(self, mmap: bool = False) -> dict | None:
         """`last.pt`, if there is one; a kill may have come before its best weights were written."""

@@ -22,7 +22,7 @@ GRACE = 60  # seconds to save in
 
 def launch(
     data_dir: str | Path,
-    run_dir: str | Path,
+    output_dir: str | Path,
     config: TrainingConfig | None = None,
     n_ranks: int | None = None,
     full_size: bool = False,
@@ -35,8 +35,8 @@ def launch(
 
     Parameters
     ----------
-    data_dir, run_dir, config, full_size, direct
-        As of `giblet train`.
+    data_dir, output_dir, config, full_size, direct
+        As of `giblet train`; the run is `output_dir/run`.
     n_ranks : int, optional
         Processes to start: by default one a GPU, or 2 without a GPU.
 
@@ -51,7 +51,7 @@ def launch(
         If a rank failed; what it said is in the output.
     """
     n_ranks = n_ranks or torch.cuda.device_count() or 2
-    command = _command(data_dir, run_dir, config or TrainingConfig(), n_ranks, full_size, direct)
+    command = _command(data_dir, output_dir, config or TrainingConfig(), n_ranks, full_size, direct)
     threads = max(1, torch.get_num_threads() // n_ranks)
     environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1", "PYTHONUNBUFFERED": "1"} | os.environ
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -64,15 +64,15 @@ def launch(
             _end(ranks)
     if ranks.returncode != 0:
         raise TrainingError(f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above.")
-    return Path(run_dir) / "best.pt"
+    return Path(output_dir) / "run" / "best.pt"
 
 
 def _command(
-    data_dir: str | Path, run_dir: str | Path, config: TrainingConfig, n_ranks: int, full_size: bool, direct: bool
+    data_dir: str | Path, output_dir: str | Path, config: TrainingConfig, n_ranks: int, full_size: bool, direct: bool
 ) -> list[str]:
     """The command line that a shell would take."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_ranks}"]
-    options = asdict(config) | {"data": Path(data_dir), "run_dir": Path(run_dir)}
+    options = asdict(config) | {"data": Path(data_dir), "output": Path(output_dir)}
     options |= {"full_size": full_size, "direct": direct}
     given = []
     for name, value in options.items():

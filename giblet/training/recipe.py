@@ -15,7 +15,7 @@ from giblet.analysis.verdict import Verdict, judge
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
 from giblet.data.provenance import check_same_data
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.training.checkpoint import RunFolder, best_epoch, load_checkpoint, load_model
+from giblet.training.checkpoint import RunFolder, best_epoch, find_run, load_model, load_settings
 from giblet.training.config import TrainingConfig, resolve_device
 from giblet.training.distributed import process_group, rank
 from giblet.training.settings import saved_config, saved_data, saved_model, sort_settings
@@ -150,7 +150,7 @@ def load_or_train(
     Parameters
     ----------
     data : folder, or a data set of any split, of a folder or of arrays
-    run_dir : folder of the run
+    run_dir : folder of the run, or the `--output` of a `giblet train`
         Where no setting is given, the default is the folder that the environment variable GIBLET_RUN names; else it is
         `runs/` and a hash of the data and of every setting in the data folder. Arrays have no folder: they need it.
     recipe : SMALL, FULL_SIZE or another; default SMALL
@@ -167,6 +167,7 @@ def load_or_train(
     """
     given = config is not None or recipe is not None or direct or settings
     run_dir = run_dir or (None if given else os.environ.get("GIBLET_RUN"))
+    run_dir = run_dir and (find_run(run_dir) or run_dir)
     of_data, of_model = sort_settings(settings)
     saved = RunFolder(run_dir).read_settings() if run_dir else None
     if saved:
@@ -216,7 +217,8 @@ def load_run(
 
     Parameters
     ----------
-    run_dir : folder of the run, or a checkpoint in it; default the folder that GIBLET_RUN names
+    run_dir : folder of the run, a checkpoint in it, or the `--output` of a `giblet train`
+        Default the folder that GIBLET_RUN names.
     data : folder, or a data set of arrays
         Needed where the data are no longer where they were in training, and for arrays; for a folder GIBLET_DATA will
         do. The bases of a `SpanAutoencoder` are looked for where they were, in the data's cache, and in `run_dir`.
@@ -231,8 +233,8 @@ def load_run(
     path = run_dir or os.environ.get("GIBLET_RUN")
     if path is None:
         raise ValueError("no run is named: give run_dir, or set GIBLET_RUN to the folder of a run.")
-    saved = load_checkpoint(path, mmap=True)
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    saved = load_settings(path)
+    folder = find_run(path) or Path(path).parent
     data = _data_of_run(path, saved, data or os.environ.get("GIBLET_DATA"), progress)
     check_same_data(saved["data"], data["train"])
     model = load_model(path, _span_of_run(saved, data["train"], folder))

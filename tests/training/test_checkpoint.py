@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from ranks import CONFIG, assert_same, new_trainer, state_of
+from safetensors.torch import save_file
 
 from giblet.training import TrainingError, load_checkpoint, load_model, save_checkpoint
 
@@ -86,3 +87,21 @@ def test_memory_is_checked_before_what_was_saved_is_loaded(tmp_path, monkeypatch
     monkeypatch.setattr(again, "_check_memory", lambda progress: seen.append(len(again.optimizer.state)))
     history = again.fit(tmp_path, progress=False)
     assert (seen, len(history)) == ([0], CONFIG.epochs)
+
+
+DAMAGED = {
+    "cut.pt": lambda file, best: file.write_bytes(best.with_suffix(".pt").read_bytes()[:1000]),
+    "cut.safetensors": lambda file, best: file.write_bytes(best.with_suffix(".safetensors").read_bytes()[:1000]),
+    "empty.pt": lambda file, best: file.touch(),
+    "pickled.pt": lambda file, best: torch.save(torch.nn.Linear(2, 2), file),
+    "other.pt": lambda file, best: torch.save({"weights": torch.zeros(3)}, file),
+    "other.safetensors": lambda file, best: save_file({"weights": torch.zeros(3)}, file),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_no_checkpoint_is_one_sentence(tmp_path, name):
+    new_trainer(replace(CONFIG, epochs=1)).fit(tmp_path, progress=False)
+    DAMAGED[name](tmp_path / name, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=rf"{name} (is damaged or no checkpoint|does not say what it was trained on)"):
+        load_model(tmp_path / name)

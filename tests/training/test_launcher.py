@@ -37,7 +37,7 @@ def test_command_gives_the_config_back(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main()
     assert seen["config"] == config
-    assert (seen["data"], seen["run_dir"]) == (tmp_path, tmp_path / "out")
+    assert (seen["data"], seen["run_dir"]) == (tmp_path, tmp_path / "out/run")
     assert seen["recipe"] is cli.FULL_SIZE
     assert seen["direct"] is True
 
@@ -46,7 +46,7 @@ def test_command_gives_the_config_back(tmp_path, monkeypatch):
 def test_nobody_is_left(simulated, tmp_path, name):
     """After an interrupt, as of a cell; after the kernel has died."""
     launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, simulated, tmp_path], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "last.pt").exists():
+    while not (tmp_path / "run/last.pt").exists():
         assert launcher.poll() is None, launcher.stderr.read()
         time.sleep(0.05)
     started = psutil.Process(launcher.pid).children(recursive=True)
@@ -60,7 +60,7 @@ def test_nobody_is_left(simulated, tmp_path, name):
         for process in (launcher, *started):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-    assert load_checkpoint(tmp_path / "last.pt")["step"] > 0
+    assert load_checkpoint(tmp_path / "run/last.pt")["step"] > 0
 
 
 def test_rank_that_fails_is_an_error(tmp_path, capsys):
@@ -73,7 +73,7 @@ def test_sharded_run_of_every_weight(simulated, tmp_path):
     """Trained in shares by two ranks, reported by the first, and loaded whole by one process."""
     config = TrainingConfig(epochs=1, batch_size=16)
     checkpoint = launch(simulated, tmp_path, replace(config, shard=True), n_ranks=2, direct=True)
-    settings = {"config": replace(config, micro_batches=2), "run_dir": tmp_path}
+    settings = {"config": replace(config, micro_batches=2), "run_dir": tmp_path / "run"}
     run = load_or_train(simulated, **settings, direct=True, progress=False)
     model = load_model(checkpoint)
     assert type(model) is MultimodalAutoencoder
