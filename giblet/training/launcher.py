@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from giblet.training.checkpoint import TrainingError
+from giblet.training.checkpoint import TrainingError, checkpoint_file
 from giblet.training.config import TrainingConfig
 from giblet.training.signals import LAUNCHER
 
@@ -43,7 +43,7 @@ def launch(
     Returns
     -------
     Path
-        The checkpoint of the epoch with the highest validation r.
+        The checkpoint of the epoch with the highest validation r; `load_run(output_dir)` opens it with its data.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def launch(
             _end(ranks)
     if ranks.returncode != 0:
         raise TrainingError(f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above.")
-    return Path(output_dir) / "run" / "best.pt"
+    return checkpoint_file(output_dir)
 
 
 def _command(
