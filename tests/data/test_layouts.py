@@ -216,10 +216,3 @@ def test_ten_lines_of_the_readme(folder, monkeypatch):
     exec(code, names)
     assert names["data"].tr == 2.0
     assert names["data"].model_dims["n_voxels"] == 27
-
-
-def test_arrays_of_the_readme():
-    names = {}
-    exec(ten_lines("from_arrays"), names)
-    assert names["data"].model_dims == {"video_dim": 0, "audio_features": 0, "text_dim": 768, "n_voxels": 200}
-    assert len(names["data"]) == 5 * names["data"].n_trs
