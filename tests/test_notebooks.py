@@ -127,10 +127,7 @@ def small_cache(tmp_path_factory) -> Path:
     return cache
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * path.stem.startswith("03")) for path in NOTEBOOKS],
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_edited_setting_runs_to_the_end(path, small_cache, monkeypatch, tmp_path):
     """On data on which hardly a result is what the notebook expects; what it expects is printed all the same."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(small_cache))
