@@ -18,7 +18,7 @@ from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.checkpoint import RunFolder, best_epoch, find_run, load_model, load_settings
 from giblet.training.config import TrainingConfig, resolve_device
 from giblet.training.distributed import process_group, rank
-from giblet.training.settings import saved_config, saved_data, saved_model, sort_settings
+from giblet.training.settings import saved_config, saved_data, sort_settings, without_sizes
 from giblet.training.trainer import PLACE, Trainer
 
 # Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two CPU cores.
@@ -60,8 +60,7 @@ class Run:
     @property
     def settings(self) -> dict:
         """Arguments of the model: `load_or_train(run.data["all"], run.config, **run.settings)` is the same run."""
-        sizes = self.data["all"].model_dims
-        return {name: value for name, value in self.model.get_config().items() if name not in sizes}
+        return without_sizes(self.model.get_config(), self.data["all"])
 
 
 def open_data(
@@ -178,7 +177,7 @@ def load_or_train(
     with process_group(resolve_device(config)):
         data = open_data(data, recipe or SMALL, progress, **of_data)
         if saved and recipe is None:
-            of_model = saved_model(saved, data["train"]) | of_model
+            of_model = without_sizes(saved["config"], data["train"]) | of_model
         model = _start_model(data["train"], config, recipe or SMALL, direct, progress, run_dir, of_model)
         trainer = Trainer(model, data["train"], data["val"], config)
         folder = Path(run_dir or _usual_folder(trainer, data["train"]))

@@ -48,7 +48,7 @@ def saved_data(checkpoint: dict) -> dict:
     }
 
 
-def saved_model(checkpoint: dict, dataset: MultimodalDataset) -> dict:
-    """Arguments of `MultimodalAutoencoder` in a checkpoint, without the sizes of the data."""
+def without_sizes(config: dict, dataset: MultimodalDataset) -> dict:
+    """Of a model's `get_config()`, what the data do not decide."""
     sizes = dataset.model_dims
-    return {name: value for name, value in checkpoint["config"].items() if name not in sizes}
+    return {name: value for name, value in config.items() if name not in sizes}
