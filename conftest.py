@@ -5,7 +5,7 @@ import giblet  # noqa: F401  (before torch: its threads then sleep while they wa
 
 
 def pytest_configure(config):
-    """Tests and notebooks make their own simulated data and train anew, whatever the user's cache holds."""
+    """Tests and notebooks simulate and train anew, whatever the user's cache holds."""
     os.environ.pop("GIBLET_DATA", None)
     cache = tempfile.TemporaryDirectory(prefix="giblet-tests-")
     config.add_cleanup(cache.cleanup)

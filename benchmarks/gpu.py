@@ -25,19 +25,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from giblet.analysis.lesions import LesionScores
+from giblet.analysis.lesions import Brain, Lesion
 from giblet.analysis.reconstruction import decode_batches
 from giblet.data import MultimodalDataset, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.recipe import FULL_SIZE, SMALL
 from giblet.training import Trainer, TrainingConfig
 from giblet.training.memory import plan_memory
-from giblet.training.recipe import FULL_SIZE, SMALL
 
-GPU, CPU = "cuda", "cpu"
-BATCH, N_AUDIO, N_TEXT = 32, 2048, 1024
+GPU = "cuda"
+CPU = "cpu"
+BATCH = 32
+N_AUDIO = 2048
+N_TEXT = 1024
 FRACTIONS = (0.78, 0.2, 0.02)
 N_PASSES = 3  # timed, after one that is not
-N_LESIONS, LESION_VOXELS = 32, 300
+N_LESIONS = 32
+LESION_VOXELS = 300
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def time_training(case: Case, data: dict, folder: Path, device: str, precision: 
     config = TrainingConfig(batch_size=BATCH, learning_rate=1e-4, **limits, **place)
     model = build(case, data["train"], folder, device)
     trainer = Trainer(model, data["train"], data["val"], config)
-    plan = plan_memory(trainer.core, BATCH, trainer.device)
+    plan = plan_memory(trainer.model, BATCH, trainer.device)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     whole_pass = time_passes(trainer)
@@ -190,22 +194,24 @@ def time_analysis(case: Case, folder: Path) -> None:
     data = noise(case)
     val = data["val"]
     rng = np.random.default_rng(0)
-    regions = np.zeros((N_LESIONS, case.n_voxels), bool)
-    for region in regions:
-        region[rng.choice(case.n_voxels, LESION_VOXELS, replace=False)] = True
+    masks = np.zeros((N_LESIONS, case.n_voxels), bool)
+    for mask in masks:
+        mask[rng.choice(case.n_voxels, LESION_VOXELS, replace=False)] = True
     rates = {}
     for device in (GPU, CPU):
         model = build(case, data["train"], folder, device).to(device).eval()
-        scores = LesionScores(model, val, val.fmri())
+        brain = Brain(model, val, val.fmri())
+        lesions = [Lesion(brain, mask) for mask in masks]
         calls = {
             "TRs decoded": (val.n_trs, lambda m=model: list(decode_batches(m, val.fmri()))),
-            f"lesions of {val.n_trs} TRs": (N_LESIONS, lambda s=scores: s.of_regions(regions)),
+            f"lesions of {val.n_trs} TRs": (N_LESIONS, lambda b=brain, x=lesions: b.of_lesions(x)),
         }
         for name, (n, call) in calls.items():
             call()
             rates[name, device] = n / clock(call)
     for name in calls:
-        gpu, cpu = rates[name, GPU], rates[name, CPU]
+        gpu = rates[name, GPU]
+        cpu = rates[name, CPU]
         print(f"{name} per second: {gpu:.1f} on the GPU, {cpu:.1f} on the CPU, {gpu / cpu:.1f}x")
 
 

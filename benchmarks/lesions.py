@@ -1,11 +1,12 @@
-"""Lesions at the seed's size: a slider's picture, and a sweep of 300 regions over 184 TRs, on this machine.
+"""Lesions at the seed's size: a slider's picture, and a sweep of 300 regions over 184 TRs.
 
     python benchmarks/lesions.py [--train 736] [--lesions 300]
 
-The full-size span model (259,200 pixels, 85,810 voxels) with weights of its initialisation and random bases of 736 TRs,
-on the simulated full-size data set, which is written first if it is not there. Prints the milliseconds from a control's
-change to the new PNG in the kernel; the seconds of the sweep, beside the alternative that lesions all voxels anew and
-takes them through Layer 6; and those of a null of 199 random regions.
+The full-size span model (259,200 pixels, 85,810 voxels) with weights of its initialisation and
+random bases of 736 TRs, on the simulated full-size data set, which is written first if it is not
+there. Prints the milliseconds from a control's change to the new PNG in the kernel; the seconds of
+the sweep, beside the alternative that lesions all voxels anew and takes them through Layer 6; and
+those of a null of 199 random regions.
 """
 
 import argparse
@@ -17,27 +18,32 @@ import numpy as np
 import torch
 from reconstruction import write_bases
 
-from giblet.analysis.lesion_effects import random_regions, region_null
-from giblet.analysis.lesions import LesionScores, lesion_voxels
-from giblet.analysis.regions import seitzman_networks
+from giblet import explorer as live
+from giblet.analysis.lesion_cost import random_regions
+from giblet.analysis.lesions import Brain, Lesion, lesion_voxels
+from giblet.basis import Span
 from giblet.data import MultimodalDataset, default_data_dir
-from giblet.models import Span, SpanAutoencoder
-from giblet.plotting import widgets
-from giblet.training.recipe import FULL_SIZE
+from giblet.models import SpanAutoencoder
+from giblet.recipe import FULL_SIZE
 
-N_TRS, REGION_VOXELS = 184, 300
+N_TRS = 184
+REGION_VOXELS = 300
 
 
-def time_controls(explorer: widgets.LesionExplorer, n: int = 50) -> None:
+def time_controls(explorer: live.LesionExplorer, n: int = 50) -> None:
     """Change each control `n` times."""
-    names, rng = explorer.regions.names, np.random.default_rng(0)
+    names = explorer.regions.names
+    rng = np.random.default_rng(0)
     explorer.region.value = (names[0],)
     changes = {
         "strength": lambda i: (explorer.strength, 0.05 * (1 + i % 19)),
         "units": lambda i: (explorer.units, (i, 200 + i)),
         "TR": lambda i: (explorer.tr, 1 + i % (explorer.dataset.n_trs - 1)),
         "region": lambda i: (explorer.region, (names[i % len(names)], names[(i + 3) % len(names)])),
-        "only, region": lambda i: (explorer.region, (names[(i + int(rng.integers(1, 5))) % len(names)], "Visual")),
+        "only, region": lambda i: (
+            explorer.region,
+            (names[(i + int(rng.integers(1, 5))) % len(names)], "Visual"),
+        ),
     }
     for name, change in changes.items():
         explorer.mode.value = "only" if name.startswith("only") else "without"
@@ -51,41 +57,52 @@ def time_controls(explorer: widgets.LesionExplorer, n: int = 50) -> None:
         print(f"{name:13} to new PNG: median {median:5.1f} ms, p95 {p95:5.1f} ms")
 
 
-def time_sweep(scores: LesionScores, n_lesions: int) -> None:
+def time_sweep(brain: Brain, n_lesions: int) -> None:
     """The sweep, ten of the same lesions the long way, and a null."""
-    regions = random_regions(scores.dataset.coordinates, REGION_VOXELS, n_lesions, np.random.default_rng(0))
+    places = brain.dataset.coordinates
+    masks = random_regions(places, REGION_VOXELS, n_lesions, np.random.default_rng(0))
+    lesions = [Lesion(brain, mask) for mask in masks]
     start = time.perf_counter()
-    swept = scores.of_regions(regions)
+    swept = brain.of_lesions(lesions)
     sweep = time.perf_counter() - start
-    print(f"{n_lesions} region lesions x {len(scores.fmri)} TRs: {sweep:.1f} s")
+    print(f"{n_lesions} region lesions x {len(brain.fmri)} TRs: {sweep:.1f} s")
     start = time.perf_counter()
     with torch.inference_mode():
-        long_way = [scores.model.fmri_to_bottleneck(lesion_voxels(scores.fmri, region)) for region in regions[:10]]
-        direct = scores.of_bottlenecks(torch.stack(long_way))
+        long_way = [
+            brain.model.fmri_to_bottleneck(lesion_voxels(brain.fmri, mask)) for mask in masks[:10]
+        ]
+        direct = brain.of_bottlenecks(torch.stack(long_way))
     long_way = (time.perf_counter() - start) / 10
-    largest = max(np.nanmax(np.abs(direct[name] - swept[name][:10])) for name in scores.names)
-    print(f"a lesion in the sweep / by lesioning all voxels anew: {sweep / n_lesions / long_way:.2f} of the time")
+    largest = max(np.nanmax(np.abs(direct[name] - swept[name][:10])) for name in brain.names)
+    print(
+        f"a lesion in the sweep / by lesioning all voxels anew: {sweep / n_lesions / long_way:.2f} "
+        "of the time"
+    )
     print(f"largest difference of the two in a score: {largest:.1e}")
     start = time.perf_counter()
-    region_null(scores, REGION_VOXELS, n_permute=199)
+    lesions[0].null(n_permute=199)
     print(f"null of 199 random regions: {time.perf_counter() - start:.1f} s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=int, default=736)
     parser.add_argument("--lesions", type=int, default=300)
     given = parser.parse_args()
-    widgets.SETTLE_SECONDS = 1e6  # sound, text and bars stay out of the way
+    live.SETTLE_SECONDS = 1e6  # sound, text and bars stay out of the way
     features = {"video_processor": FULL_SIZE.video, "audio_processor": FULL_SIZE.audio}
-    data = MultimodalDataset(default_data_dir(full_size=True), split="test", average=True, **features)
+    data = MultimodalDataset(
+        default_data_dir(full_size=True), split="test", average=True, **features
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_bases(Path(folder), given.train)
         torch.manual_seed(0)
         model = SpanAutoencoder(Span.open(folder), audio_features=2048).eval()
-        scores = LesionScores(model, data).at(np.arange(N_TRS) % data.n_trs)
-        time_sweep(scores, given.lesions)
-        explorer = widgets.LesionExplorer(model, data, seitzman_networks(data.mask_img))
+        brain = Brain(model, data).at(np.arange(N_TRS) % data.n_trs)
+        time_sweep(brain, given.lesions)
+        explorer = live.LesionExplorer(model, data)
         time_controls(explorer)
         explorer.close()
 

@@ -1,9 +1,10 @@
-"""The null of held-out prediction at full size, beside a ridge fit on the same voxels, each in a process of its own.
+"""The null of held-out prediction at full size, compared with a ridge fit on the same voxels.
 
     python benchmarks/prediction.py [--voxels 85810] [--draws 2000]
 
-Noise of the seed's size: one run of 736 TRs with a held-out block of 184; the ridge has 6,144 features, 9 shrinkages
-and 5 folds, by himalaya. Prints the seconds of each, and its peak memory, imports and 0.51 GB of data included.
+Noise of the seed's size: one run of 736 TRs with a held-out block of 184; the ridge has 6,144
+features, 9 shrinkages and 5 folds, by himalaya. Prints the seconds of each, and its peak memory,
+imports and 0.51 GB of data included.
 """
 
 import argparse
@@ -15,12 +16,15 @@ import time
 
 import numpy as np
 
-N_TRS, N_HELD_OUT, GAP, N_FEATURES = 736, 184, 20, 6144
+N_TRS = 736
+N_HELD_OUT = 184
+GAP = 20
+N_FEATURES = 6144
 
 
 def null(n_voxels: int, n_draws: int) -> None:
     """r and p of every voxel."""
-    from giblet.analysis.statistics import voxelwise_null
+    from giblet.analysis.chance import voxelwise_null
 
     rng = np.random.default_rng(0)
     fmri_pred, fmri = (rng.standard_normal((N_TRS, n_voxels), np.float32) for _ in range(2))
@@ -48,7 +52,9 @@ def report(start: float, **more) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--voxels", type=int, default=85_810)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--measure", choices=("null", "ridge"), help=argparse.SUPPRESS)
@@ -59,12 +65,20 @@ def main() -> None:
     results = {}
     for name in ("null", "ridge"):
         done = subprocess.run(
-            [sys.executable, *sys.argv, "--measure", name], stdout=subprocess.PIPE, check=True, text=True
+            [sys.executable, *sys.argv, "--measure", name],
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
         )
         results[name] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{name:6} {results[name]['seconds']:6.1f} s  {results[name]['gigabytes']:5.2f} GB at the peak")
+        print(
+            f"{name:6} {results[name]['seconds']:6.1f} s  {results[name]['gigabytes']:5.2f} GB at "
+            "the peak"
+        )
     print(f"noise of no relation: {results['null']['below_05']:.1%} of voxels at p < .05")
-    print(f"null / ridge: {results['null']['seconds'] / results['ridge']['seconds']:.2f} of the time")
+    print(
+        f"null / ridge: {results['null']['seconds'] / results['ridge']['seconds']:.2f} of the time"
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/reconstruction.py [--train 736] [--trs 184]
 
-The full-size span model (259,200 pixels, 85,810 voxels, sound of 2,048 values) with weights of its initialisation and
-random bases, read from disk. Prints the seconds for all modalities of all TRs, in batches as scores and files take
-them, and the peak memory of the process; then the same of the alternative, every weight of the same model in memory.
+The full-size span model (259,200 pixels, 85,810 voxels, sound of 2,048 values) with weights of its
+initialisation and random bases, read from disk. Prints the seconds for all modalities of all TRs,
+in batches as scores and files take them, and the peak memory of the process; then the same of the
+alternative, every weight of the same model in memory.
 """
 
 import argparse
@@ -19,14 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-N_PIXELS, N_VOXELS = 259_200, 85_810
+N_PIXELS = 259_200
+N_VOXELS = 85_810
 
 
 def write_bases(folder: Path, n_train: int) -> None:
-    """Random bases of the seed's sizes; nearly orthonormal, which is all that the time depends on."""
-    generator, report = torch.Generator().manual_seed(0), {"id": "random", "n_trs": n_train}
+    """Random bases of the seed's sizes, nearly orthonormal: their values do not change the time."""
+    generator = torch.Generator().manual_seed(0)
+    report = {"id": "random", "n_trs": n_train}
     for name, n_values in (("video", N_PIXELS), ("fmri", N_VOXELS)):
-        file = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (n_values, n_train))
+        file = np.lib.format.open_memmap(
+            folder / f"{name}.npy", "w+", np.float32, (n_values, n_train)
+        )
         for start in range(0, n_values, 8192):
             rows = torch.randn(min(8192, n_values - start), n_train, generator=generator)
             file[start : start + len(rows)] = (rows / n_values**0.5).numpy()
@@ -38,7 +43,8 @@ def write_bases(folder: Path, n_train: int) -> None:
 def measure(folder: Path, n_trs: int, materialize: bool) -> None:
     """Decode once cold and once warm, and report."""
     from giblet.analysis.reconstruction import decode_batches
-    from giblet.models import Span, SpanAutoencoder
+    from giblet.basis import Span
+    from giblet.models import SpanAutoencoder
 
     model = SpanAutoencoder(Span.open(folder), audio_features=2048).eval()
     if materialize:
@@ -54,7 +60,9 @@ def measure(folder: Path, n_trs: int, materialize: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=int, default=736)
     parser.add_argument("--trs", type=int, default=184)
     parser.add_argument("--measure", choices=("span", "materialized"), help=argparse.SUPPRESS)
@@ -71,9 +79,13 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
             found = results[name] = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{name:12} cold {found['cold']:5.2f} s  warm {found['warm']:5.2f} s  {found['gigabytes']:5.2f} GB peak"
+                f"{name:12} cold {found['cold']:5.2f} s  warm {found['warm']:5.2f} s  "
+                f"{found['gigabytes']:5.2f} GB peak"
             )
-    print(f"span / materialized: {results['span']['warm'] / results['materialized']['warm']:.2f} of the time")
+    print(
+        f"span / materialized: {results['span']['warm'] / results['materialized']['warm']:.2f} of "
+        "the time"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The real Sherlock data: train on one run, predict the other, in both directions, without the cartoon.
+"""The real Sherlock data: train on one run, predict the other, in both directions.
 
     python benchmarks/sherlock.py SHERLOCK_DIR --masks MASKS_DIR [--context 2 1] [--seeds 3]
 
-SHERLOCK_DIR is a data folder in the published layout, MASKS_DIR holds `mask_*.nii.gz` on its grid. Prints, for each
-direction and region, held-out r with its ceiling, ridge on the same features, and the difference with its interval;
-then how well the moments of the film are identified from the measured brain, and from the brain of another time.
-Preparing each direction takes two minutes on two cores, the rest one.
+SHERLOCK_DIR is a data folder in the published layout, MASKS_DIR holds `mask_*.nii.gz` on its grid.
+Prints, for each direction and region, held-out r with its ceiling, ridge on the same features, and
+the difference with its interval; then how well the moments of the film are identified from the
+measured brain, and from the brain of another time. Preparing each direction takes two minutes on
+two cores, the rest one.
 """
 
 import argparse
@@ -15,15 +16,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from giblet.analysis.baseline import ridge_predictions
-from giblet.analysis.ceiling import inter_subject_correlation, split_half_reliability
-from giblet.analysis.prediction import predict_fmri, subject_correlations
-from giblet.analysis.regions import Regions, label_regions
-from giblet.analysis.statistics import fdr, voxelwise_null
-from giblet.analysis.tables import identify_source, network_table, region_table
-from giblet.data import MultimodalDataset
-from giblet.training import TrainingConfig
-from giblet.training.recipe import SMALL, VIDEO, Recipe, load_or_train
+import giblet as gb
 
 MASKS = {
     "early visual": "early_visual",
@@ -31,62 +24,70 @@ MASKS = {
     "PMC": "pmc_nn",
     "parahippocampal": "post_parahipp",
 }
-N_PERMUTE, BLOCK_TRS = 2000, 30
+BLOCK_TRS = 30
 
 
-def regions_of_masks(folder: Path, mask_img) -> Regions:
+def regions_of_masks(folder: Path, mask_img) -> gb.Regions:
     """The masks as one label image."""
     images = [nib.load(folder / f"mask_{name}.nii.gz") for name in MASKS.values()]
     labels = sum((index + 1) * (image.get_fdata() > 0) for index, image in enumerate(images))
-    return label_regions(
-        nib.Nifti1Image(labels.astype(np.int16), images[0].affine), dict(enumerate(MASKS, 1)), mask_img
+    return gb.label_regions(
+        nib.Nifti1Image(labels.astype(np.int16), images[0].affine),
+        dict(enumerate(MASKS, 1)),
+        mask_img,
     )
 
 
 def one_direction(
     data_dir: Path, masks: Path, test_run: int, context: tuple[int, int], n_seeds: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table of regions for one held-out run, with z and p of each region's mean r; and the film identified."""
-    features = {"test_runs": [test_run], "context": context}
-    recipe = Recipe(SMALL.video, SMALL.audio, SMALL.model, features)
-    runs = [load_or_train(data_dir, TrainingConfig(random_state=seed), recipe=recipe) for seed in range(n_seeds)]
-    train, test, whole = (runs[0].data[split] for split in ("train", "test", "all"))
-    fmri_pred, held_out = np.mean([predict_fmri(run.model, whole) for run in runs], axis=0), whole.run == test_run
-    _, p = voxelwise_null(fmri_pred, whole.fmri(), whole.run, held_out, whole.gap, N_PERMUTE)
-    subjects = MultimodalDataset(data_dir, split="test", video_processor=VIDEO, progress=False, **features)
-    maps = {"reliability": split_half_reliability(subjects), "q": fdr(p)}
-    maps["isc"] = inter_subject_correlation(subjects).mean(0)
-    maps["subject_r"] = subject_correlations(fmri_pred[held_out], subjects).mean(0)
+    """Scores of each region for one held-out run, and identification of its moments.
+
+    The prediction is the mean of `n_seeds` models, and the first of them decodes.
+    """
+    runs = []
+    for seed in range(n_seeds):
+        config = gb.TrainingConfig(random_state=seed)
+        settings = {"test_runs": [test_run], "context": context}
+        runs.append(gb.load_or_train(data_dir, config, **settings))
+    whole = runs[0].data["all"]
+    fmri_pred = np.mean([gb.Prediction(run.model, whole).fmri_pred for run in runs], axis=0)
+    prediction = gb.Prediction(None, whole, fmri_pred=fmri_pred)
     regions = regions_of_masks(masks, whole.mask_img)
-    ridge_pred = ridge_predictions(train, test).sum(0)
-    table = region_table(fmri_pred[held_out], ridge_pred, test, regions, maps, block_trs=BLOCK_TRS)
-    table[["z of r", "p of r"]] = network_table(fmri_pred, whole, regions, N_PERMUTE)[["z", "p"]]
-    found = {
-        source: identify_source(source, runs[0].model, whole, test) for source in ("predicted", "measured", "shifted")
-    }
-    return table, pd.DataFrame(
-        {
-            (source, name): {"2-way": x.two_way.mean(), "interval": np.round(x.interval(BLOCK_TRS), 3), "p": x.p}
-            for source, of_source in found.items()
-            for name, x in of_source.items()
-        }
-    ).T
+    table = prediction.region_table(regions, block_trs=BLOCK_TRS)
+    table[["z of r", "p of r"]] = prediction.network_table(regions)[["z", "p"]]
+    found = {}
+    for source in ("predicted", "measured", "shifted"):
+        recon = gb.Reconstruction(runs[0].model, runs[0].data["test"], source)
+        for name, one in recon.identify().items():
+            interval = np.round(one.interval(BLOCK_TRS), 3)
+            scores = {"2-way": one.two_way.mean(), "interval": interval, "p": one.p}
+            found[source, name] = scores
+    return table, pd.DataFrame(found).T
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--masks", type=Path, required=True)
     parser.add_argument("--context", type=int, nargs=2, default=(0, 0))
-    parser.add_argument("--seeds", type=int, default=1, help="the prediction is the mean of as many models")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="the prediction is the mean of as many models"
+    )
     given = parser.parse_args()
     tables = []
     for test_run in (1, 0):
-        table, found = one_direction(given.data_dir, given.masks, test_run, tuple(given.context), given.seeds)
+        table, found = one_direction(
+            given.data_dir, given.masks, test_run, tuple(given.context), given.seeds
+        )
         tables.append(table)
         print(f"\ntrained on run {2 - test_run}, tested on run {test_run + 1}")
         print(table.round(3).T.to_string())
-        print(f"\nidentification of TRs by the first model's decoder\n{found.to_string()}", flush=True)
+        print(
+            f"\nidentification of TRs by the first model's decoder\n{found.to_string()}", flush=True
+        )
     both = sum(tables) / 2
     print("\nmean of both directions")
     print(both[["r", "ceiling", "ridge r", "r - ridge", "subject r", "ISC"]].round(3).to_string())

@@ -2,11 +2,11 @@
 
     python benchmarks/span.py FOLDER [--passes 100] [--skip-direct]
 
-Writes features of noise for 17 subjects and 920 TRs to FOLDER once (6 GB), then measures each case in a process of its
-own: seconds per update of 32 TRs and per pass over all training data, and the peak of resident memory. A direct pass
-takes every subject's response as an item, 391 updates; a span pass sees the same data in 23, because subjects collapse
-into their mean, so a pass compares equal data and not equal numbers of updates.
-`--passes` trains that many passes with validation.
+Writes features of noise for 17 subjects and 920 TRs to FOLDER once (6 GB), then measures each case
+in a process of its own: seconds per update of 32 TRs and per pass over all training data, and the
+peak of resident memory. A direct pass takes every subject's response as an item, 391 updates; a
+span pass sees the same data in 23, because subjects collapse into their mean, so a pass compares
+equal data and not equal numbers of updates. `--passes` trains that many passes with validation.
 """
 
 import argparse
@@ -23,16 +23,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from giblet.basis import fit_basis
 from giblet.data import CoordinateDataset, MultimodalDataset, fit_span
 from giblet.data.coordinates import BLOCK_COLUMNS
 from giblet.data.features import Features
 from giblet.data.fmri import npy_writer
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
-from giblet.models.span import fit_basis
 from giblet.training import Trainer, TrainingConfig
-from giblet.training.step import batch_loss, clip_gradients
+from giblet.training.step import clip_gradients
 
-N_SUBJECTS, N_TRS, N_PIXELS, N_AUDIO, N_TEXT, N_VOXELS, BATCH = 17, 920, 259_200, 2048, 1024, 85_810, 32
+N_SUBJECTS = 17
+N_TRS = 920
+N_PIXELS = 259_200
+N_AUDIO = 2048
+N_TEXT = 1024
+N_VOXELS = 85_810
+BATCH = 32
 SPAN_CASES = [
     {"optimizer": optimizer, "measured_weight": measured, "precision": precision}
     for optimizer, measured, precision in (
@@ -49,7 +55,11 @@ class Prepared(MultimodalDataset):
     """A data set of features that are on disk already."""
 
     def __init__(self, cache: Path, split: str, average: bool):
-        self.folder, self.mask_img, self.cache, self.tr, self.simulated = None, None, cache, 1.5, True
+        self.folder = None
+        self.mask_img = None
+        self.cache = cache
+        self.tr = 1.5
+        self.simulated = True
         names = [f"sub-{n + 1:02d}" for n in range(N_SUBJECTS)]
         self._select(Features.load(cache), names, "all", split, average, (0, 0))
 
@@ -68,7 +78,9 @@ def write_features(folder: Path, n_trs: int = N_TRS, n_subjects: int = N_SUBJECT
             write(rng.standard_normal((n_trs, N_VOXELS), dtype=np.float32))
     np.save(folder / "valid.npy", np.ones((n_subjects, n_trs), bool))
     n_train = round(0.8 * n_trs)
-    np.save(folder / "split.npy", np.repeat(["train", "val"], [n_train, n_trs - n_train]).astype("<U7"))
+    np.save(
+        folder / "split.npy", np.repeat(["train", "val"], [n_train, n_trs - n_train]).astype("<U7")
+    )
     np.save(folder / "run.npy", np.zeros(n_trs, int))
 
 
@@ -77,16 +89,24 @@ def span_model(folder: Path, **settings) -> SpanAutoencoder:
     return SpanAutoencoder(fit_span(train, progress=False), **train.model_dims, **settings)
 
 
-def updates(model: nn.Module, data, optimizer: str, precision: str, n_updates: int) -> dict[str, float]:
+def updates(
+    model: nn.Module, data, optimizer: str, precision: str, n_updates: int
+) -> dict[str, float]:
     """Median seconds of each part of an update."""
-    kinds = {"SGD": lambda p: torch.optim.SGD(p, lr=1e-4), "AdamW": lambda p: torch.optim.AdamW(p, 1e-4, fused=True)}
-    step, parts = kinds[optimizer](model.parameters()), []
-    for rows in torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(BATCH)[:n_updates]:
+    kinds = {
+        "SGD": lambda p: torch.optim.SGD(p, lr=1e-4),
+        "AdamW": lambda p: torch.optim.AdamW(p, 1e-4, fused=True),
+    }
+    step = kinds[optimizer](model.parameters())
+    parts = []
+    for rows in torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(BATCH)[
+        :n_updates
+    ]:
         clock = [time.perf_counter()]
         batch = data[rows.tolist()]
         clock.append(time.perf_counter())
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = batch_loss(model, batch)[0]
+            loss = model.batch_loss(batch)[0]
         clock.append(time.perf_counter())
         step.zero_grad()
         loss.backward()
@@ -97,14 +117,24 @@ def updates(model: nn.Module, data, optimizer: str, precision: str, n_updates: i
         clock.append(time.perf_counter())
         parts.append(np.diff(clock))
     return dict(
-        zip(("load", "forward", "backward", "clip", "optimizer"), np.median(parts[1:], 0).tolist(), strict=True)
+        zip(
+            ("load", "forward", "backward", "clip", "optimizer"),
+            np.median(parts[1:], 0).tolist(),
+            strict=True,
+        )
     )
 
 
 def measure(folder: Path, case: dict) -> dict:
     """One case; the peak is that of this process, imports and all."""
     kind = case.pop("kind")
-    kinds = {"machine": machine, "prepare": run_prepare, "span": run_span, "core": run_core, "basis": run_basis}
+    kinds = {
+        "machine": machine,
+        "prepare": run_prepare,
+        "span": run_span,
+        "core": run_core,
+        "basis": run_basis,
+    }
     result = (kinds | {"direct": run_direct, "passes": run_passes})[kind](folder, **case)
     return result | {"gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
@@ -134,7 +164,10 @@ def run_direct(folder: Path) -> dict:
 
 def run_core(folder: Path, n_trs: int) -> dict:
     """Growth of an update with the number of training TRs; the number of voxels does not enter."""
-    return {"parts": updates(*core_of(n_trs), "AdamW", "float32", 12), "updates": -(-n_trs // BATCH)}
+    return {
+        "parts": updates(*core_of(n_trs), "AdamW", "float32", 12),
+        "updates": -(-n_trs // BATCH),
+    }
 
 
 def run_basis(folder: Path, n_trs: int, n_values: int) -> dict:
@@ -151,14 +184,19 @@ def run_basis(folder: Path, n_trs: int, n_values: int) -> dict:
 
 
 def run_passes(folder: Path, passes: int) -> dict:
-    """The trainer itself, with validation, checkpoints every five passes and the float32 of measured_weight 0."""
+    """The trainer itself, with validation and checkpoints, in float32, at measured_weight 0."""
     model = span_model(folder)
     config = TrainingConfig(epochs=passes, patience=passes, precision="float32", learning_rate=1e-4)
-    data, times = {split: Prepared(folder, split, True) for split in ("train", "val")}, [time.perf_counter()]
+    data = {split: Prepared(folder, split, True) for split in ("train", "val")}
+    times = [time.perf_counter()]
     with tempfile.TemporaryDirectory(dir=folder) as run:
         trainer = Trainer(model, data["train"], data["val"], config)
         trainer.fit(run, lambda history: times.append(time.perf_counter()), progress=False)
-    return {"median": float(np.median(np.diff(times))), "total": times[-1] - times[0], "losses": trainer.history[-1]}
+    return {
+        "median": float(np.median(np.diff(times))),
+        "total": times[-1] - times[0],
+        "losses": trainer.history[-1],
+    }
 
 
 def core_of(n_trs: int) -> tuple[nn.Module, object]:
@@ -180,7 +218,9 @@ def core_of(n_trs: int) -> tuple[nn.Module, object]:
 
 def machine(folder: Path) -> dict:
     """What this machine can do: multiplications a second, and bytes read and written a second."""
-    a, x, y = torch.randn(4096, 4096), torch.randn(100_000_000), torch.randn(100_000_000)
+    a = torch.randn(4096, 4096)
+    x = torch.randn(100_000_000)
+    y = torch.randn(100_000_000)
     rates = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         b = a.to(dtype)
@@ -196,13 +236,19 @@ def seconds(call) -> float:
 
 
 def floor(rates: dict, core: MultimodalAutoencoder, measured: bool, precision: str) -> float:
-    """Seconds that an AdamW update cannot go below here: each phase takes its arithmetic or its traffic, whichever is
-    longer. Forward reads the weights, backward reads them and writes gradients, clipping reads gradients, AdamW reads
-    four numbers a weight and writes three."""
+    """Seconds that an AdamW update cannot go below here.
+
+    Each phase takes its arithmetic or its traffic, whichever is longer. Forward reads the weights,
+    backward reads them and writes gradients, clipping reads gradients, AdamW reads four numbers per
+    weight and writes three.
+    """
     n_weights = core.parameter_count()
-    decoder = sum(p.numel() for part in (core.decoder, core.encoder.to_bottleneck) for p in part.parameters())
+    decoder = sum(
+        p.numel() for part in (core.decoder, core.encoder.to_bottleneck) for p in part.parameters()
+    )
     used = n_weights + measured * decoder
-    arithmetic, traffic = 2 * used * BATCH / rates[precision], 4 / rates["bytes"]
+    arithmetic = 2 * used * BATCH / rates[precision]
+    traffic = 4 / rates["bytes"]
     return (
         max(arithmetic, traffic * used)
         + max(2 * arithmetic, traffic * (used + n_weights))
@@ -224,15 +270,17 @@ def report(name: str, result: dict, lowest: float | None = None) -> tuple[float,
     parts = ", ".join(f"{part} {1000 * value:.0f}" for part, value in result["parts"].items())
     above = f"; {update / lowest:.1f} x the floor of {1000 * lowest:.0f} ms" if lowest else ""
     print(
-        f"{name:28} {update:7.3f} s an update, {update * result['updates']:8.1f} s a pass of {result['updates']}, "
-        f"{result['gigabytes']:5.2f} GB ({parts} ms{above})",
+        f"{name:28} {update:7.3f} s an update, {update * result['updates']:8.1f} s a pass of "
+        f"{result['updates']}, {result['gigabytes']:5.2f} GB ({parts} ms{above})",
         flush=True,
     )
     return update, update * result["updates"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--passes", type=int, default=0)
     parser.add_argument("--skip-direct", action="store_true")
@@ -246,34 +294,52 @@ def main() -> None:
     rates = run(folder, kind="machine")
     print(", ".join(f"{name} {rates[name] / 1e9:.0f} G/s" for name in ("float32", "bf16", "bytes")))
     prepared = run(folder, kind="prepare")
-    print(f"group mean, bases and coordinates, once: {prepared['seconds']:.0f} s, {prepared['gigabytes']:.2f} GB")
+    print(
+        f"group mean, bases and coordinates, once: {prepared['seconds']:.0f} s, "
+        f"{prepared['gigabytes']:.2f} GB"
+    )
     with torch.device("meta"):  # this process stays small: what it starts inherits its peak
         cores = {n: core_of(n)[0] for n in (200, 736, 1976, 5000)}
     results = {}
     for case in SPAN_CASES:
         name = f"span {case['optimizer']} {case['precision']} m={case['measured_weight']}"
         lowest = floor(rates, cores[736], bool(case["measured_weight"]), case["precision"])
-        results[name] = report(name, run(folder, kind="span", **case), lowest if case["optimizer"] == "AdamW" else None)
+        results[name] = report(
+            name, run(folder, kind="span", **case), lowest if case["optimizer"] == "AdamW" else None
+        )
     for n_trs, core in cores.items():
         report(
-            f"core of {n_trs} TRs, AdamW", run(folder, kind="core", n_trs=n_trs), floor(rates, core, False, "float32")
+            f"core of {n_trs} TRs, AdamW",
+            run(folder, kind="core", n_trs=n_trs),
+            floor(rates, core, False, "float32"),
         )
-    for n_trs, n_values in ((200, N_PIXELS), (736, N_PIXELS), (1976, N_PIXELS), (736, N_VOXELS), (736, 3 * N_VOXELS)):
+    for n_trs, n_values in (
+        (200, N_PIXELS),
+        (736, N_PIXELS),
+        (1976, N_PIXELS),
+        (736, N_VOXELS),
+        (736, 3 * N_VOXELS),
+    ):
         basis = run(folder, kind="basis", n_trs=n_trs, n_values=n_values)
         print(
-            f"basis of {n_trs} TRs x {n_values:,}, once: {basis['seconds']:.0f} s, {basis['gigabytes']:.2f} GB",
+            f"basis of {n_trs} TRs x {n_values:,}, once: {basis['seconds']:.0f} s, "
+            f"{basis['gigabytes']:.2f} GB",
             flush=True,
         )
     if not arguments.skip_direct:
         for label, huge_pages in (("direct", "1"), ("direct, torch's pages", "0")):
             direct = report(f"{label} SGD float32 m=0", run(folder, huge_pages, kind="direct"))
             for name, (update, whole) in results.items():
-                print(f"  / {name}: {direct[0] / update:.1f} x an update, {direct[1] / whole:.0f} x a pass")
+                print(
+                    f"  / {name}: {direct[0] / update:.1f} x an update, {direct[1] / whole:.0f} x "
+                    "a pass"
+                )
     if arguments.passes:
         passes = run(folder, kind="passes", passes=arguments.passes)
         print(
-            f"{arguments.passes} passes with validation and checkpoints: {passes['total'] / 60:.1f} min, median "
-            f"{passes['median']:.1f} s a pass, {passes['gigabytes']:.2f} GB; last losses {passes['losses']}"
+            f"{arguments.passes} passes with validation and checkpoints: "
+            f"{passes['total'] / 60:.1f} min, median {passes['median']:.1f} s a pass, "
+            f"{passes['gigabytes']:.2f} GB; last losses {passes['losses']}"
         )
 
 

@@ -125,7 +125,8 @@ def _recording(function: Callable, path: Path) -> Callable:
 
 def read_records(path: Path) -> list[dict]:
     """What `record_checks` wrote, in order; a name that comes again is numbered."""
-    seen, records = Counter(), []
+    seen = Counter()
+    records = []
     for line in path.read_text().splitlines():
         record = json.loads(line)
         name = record["name"]
@@ -165,7 +166,8 @@ def run_notebook(path: Path, name: str, variables: dict[str, str], cache: Path) 
             cell.outputs = []
     recorder = RECORDER.format(folder=str(Path(__file__).parent), file=str(file))
     notebook.cells.insert(0, nbformat.v4.new_code_cell(recorder))
-    resources, failure = {"metadata": {"path": str(path.parent)}}, ""
+    resources = {"metadata": {"path": str(path.parent)}}
+    failure = ""
     try:
         client = NotebookClient(notebook, timeout=TIMEOUT, resources=resources)
         client.extra_arguments = ["--log-level=ERROR"]
@@ -219,7 +221,8 @@ def summarise_tolerances(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a number that has a tolerance; `deviation` is the largest |got - want| / atol."""
     rows = []
     for (notebook, name), table in _by_number(runs, "number"):
-        got, first = table["got"], table.iloc[0]
+        got = table["got"]
+        first = table.iloc[0]
         distance = (got - table["want"]).abs()
         deviation = (distance / table["atol"]).where(distance != 0, 0.0).fillna(math.inf).max()
         row = {"notebook": notebook, "name": name, **_spread(got)}
@@ -234,7 +237,8 @@ def summarise_bounds(runs: Sequence[Run]) -> pd.DataFrame:
     """A row a number that has bounds; `margin` is the smallest distance to one, below 0 outside."""
     rows = []
     for (notebook, name), table in _by_number(runs, "bounds"):
-        got, first = table["got"], table.iloc[0]
+        got = table["got"]
+        first = table.iloc[0]
         inside = pd.concat([got - table["above"], table["below"] - got], axis=1).min(axis=1)
         margin = inside.fillna(-math.inf).min()
         row = {"notebook": notebook, "name": name, **_spread(got)}
@@ -253,7 +257,8 @@ def _by_number(runs: Sequence[Run], kind: str):
 
 def _spread(got: pd.Series) -> dict[str, float]:
     finite = got[got.abs() < math.inf]
-    lowest, highest = got.min(skipna=False), got.max(skipna=False)
+    lowest = got.min(skipna=False)
+    highest = got.max(skipna=False)
     return {"n": len(got), "min": lowest, "max": highest, "sd": finite.std()}
 
 

@@ -24,8 +24,8 @@ SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")  # the user'
 def work(first: str, data: str, epochs: int) -> None:
     """Train once when a line comes in, and print how many seconds it took."""
     importlib.import_module(first)  # nothing above imports either: OpenMP reads the policy once
+    from giblet.runs import load_or_train
     from giblet.training import TrainingConfig
-    from giblet.training.recipe import load_or_train
 
     config = TrainingConfig(epochs=epochs, patience=epochs, device="cpu")
     with tempfile.TemporaryDirectory() as folder:

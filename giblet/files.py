@@ -12,10 +12,12 @@ from filelock import FileLock
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` to write a file to; it takes `path`'s place only on success."""
+    """Yield a temporary name next to `path`, which takes its place only on success."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")  # same ending: writers choose formats by it
+    temporary = path.with_name(
+        f".{uuid.uuid4().hex}-{path.name}"
+    )  # same ending: writers choose formats by it
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -30,13 +32,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def alone(path: Path, timeout: float = -1) -> FileLock:
-    """A lock on the making of `path`: other processes wait, or after `timeout` seconds get filelock's Timeout."""
+    """A lock on the making of `path`.
+
+    Other processes wait, or after `timeout` seconds get filelock's Timeout.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout)
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Delete what killed writers of the files `names` (a glob) left half-written; nobody may be writing."""
+    """Delete half-written files `names` (a glob) of killed writers; nobody may be writing."""
     for temporary in folder.glob(f".{'[0-9a-f]' * 32}-{names}"):
         temporary.unlink()
 

@@ -23,10 +23,12 @@ def full_simulated() -> Path:
 
 @pytest.fixture(scope="session")
 def codec(tmp_path_factory) -> str:
-    """The folder of a small EnCodec model of random weights whose codebooks are spread over what it makes of sound."""
+    """Folder of a small EnCodec model of random weights; its codebooks spread over its latents."""
     transformers = pytest.importorskip("transformers", reason="needs the extra encodec")
     torch.manual_seed(0)
-    model = transformers.EncodecModel(transformers.EncodecConfig(num_filters=4, hidden_size=128, num_lstm_layers=1))
+    model = transformers.EncodecModel(
+        transformers.EncodecConfig(num_filters=4, hidden_size=128, num_lstm_layers=1)
+    )
     with torch.no_grad():
         latents = model.eval().encoder(0.1 * torch.randn(1, 1, 48_000))[0]
     for index, layer in enumerate(model.quantizer.layers):

@@ -30,17 +30,21 @@ def without(path: Path, *entries: str) -> None:
 
 
 def other_lab(path: Path) -> Path:
-    """Ten minutes with film and BOLD, TR 2 s, five brains, and an atlas of eight slabs instead of the networks.
+    """Ten minutes with film and BOLD, TR 2 s, five brains, and an atlas of eight slabs.
 
     The data set does not say that it is simulated, so that the kit treats it as anybody's.
     """
-    simulate_dataset(path, n_subjects=5, run_trs=(153, 153), tr=2.0, resolution_mm=12, progress=False)
+    simulate_dataset(
+        path, n_subjects=5, run_trs=(153, 153), tr=2.0, resolution_mm=12, progress=False
+    )
     without(path / "dataset.toml")
     mask_img = nib.load(path / "mask.nii.gz")
     rows = np.arange(mask_img.shape[1])[None, :, None]
     slabs = 1 + rows * 8 // mask_img.shape[1] + 0 * np.asarray(mask_img.dataobj, np.int16)
     nib.save(nib.Nifti1Image(slabs.astype(np.int16), mask_img.affine), path / "atlas.nii.gz")
-    table = pd.DataFrame({"index": range(1, 9), "name": [f"slab {letter}" for letter in "abcdefgh"]})
+    table = pd.DataFrame(
+        {"index": range(1, 9), "name": [f"slab {letter}" for letter in "abcdefgh"]}
+    )
     table.to_csv(path / "atlas.tsv", sep="\t", index=False)
     with (path / "dataset.toml").open("a") as file:
         file.write('\nregions = "atlas.nii.gz"\nregion_names = "atlas.tsv"\n')

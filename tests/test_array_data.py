@@ -1,5 +1,6 @@
-"""Data sets of arrays through figures, reconstructions and the explorer: what they have is shown, and what they lack
-is said in a sentence.
+"""Data sets of arrays through figures, reconstructions and the explorer.
+
+What they have is shown, and what they lack is said in a sentence.
 """
 
 import io
@@ -11,24 +12,30 @@ import torch
 from nilearn.datasets import load_mni152_brain_mask
 from PIL import Image
 
-from giblet.analysis.lesion_effects import random_lesions
-from giblet.analysis.lesions import LesionScores
-from giblet.analysis.regions import regions_of, seitzman_networks, sphere
+from giblet.analysis.lesion_cost import random_lesions
+from giblet.analysis.lesions import Brain
 from giblet.data import MultimodalDataset
+from giblet.explorer import LesionExplorer
+from giblet.maps import save_map
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.data import plot_split, plot_words
-from giblet.plotting.media import plot_film_strips, text_table, write_reconstructions
-from giblet.plotting.surface import plot_maps, plot_volume, save_map, view_map
-from giblet.plotting.widgets import LesionExplorer
+from giblet.plotting.media import plot_film_strips, text_table
+from giblet.plotting.surface import plot_maps, plot_volume, view_map
+from giblet.regions import regions_of, seitzman_networks, sphere
+from giblet.report import write_reconstructions
+from giblet.runs import Run, load_or_train, load_run
 from giblet.training import TrainingConfig
-from giblet.training.recipe import Run, load_or_train, load_run
 
-N_TRS, N_PARCELS = 320, 40
+N_TRS = 320
+N_PARCELS = 40
 
 
 def arrays(rng, kind: str) -> dict:
     """Features alone, or a film, sound features and words, and parcels in their places."""
-    given = {"text": rng.standard_normal((N_TRS, 9)), "fmri": rng.standard_normal((3, N_TRS, N_PARCELS))}
+    given = {
+        "text": rng.standard_normal((N_TRS, 9)),
+        "fmri": rng.standard_normal((3, N_TRS, N_PARCELS)),
+    }
     if kind == "features":
         return given
     film = rng.integers(0, 256, (N_TRS, 3, 10, 12), dtype=np.uint8)
@@ -39,7 +46,9 @@ def arrays(rng, kind: str) -> dict:
 
 @pytest.fixture(scope="module", params=["features", "film"])
 def run(request, tmp_path_factory) -> Run:
-    data = MultimodalDataset.from_arrays(**arrays(np.random.default_rng(0), request.param), tr=2.0, context=(1, 0))
+    data = MultimodalDataset.from_arrays(
+        **arrays(np.random.default_rng(0), request.param), tr=2.0, context=(1, 0)
+    )
     config = TrainingConfig(epochs=2)
     folder = tmp_path_factory.mktemp("arrays") / request.param
     return load_or_train(data, config, folder, progress=False, width=1 / 64, bottleneck_dim=8)
@@ -55,7 +64,9 @@ def test_run_is_opened_with_its_arrays_and_not_without(run):
     assert load_or_train(run.data["val"], run_dir=run.folder, progress=False).history == run.history
     with pytest.raises(ValueError, match="was trained on arrays: give the data set that they make"):
         load_run(run.folder)
-    other = MultimodalDataset.from_arrays(**arrays(np.random.default_rng(1), "features"), tr=2.0, context=(1, 0))
+    other = MultimodalDataset.from_arrays(
+        **arrays(np.random.default_rng(1), "features"), tr=2.0, context=(1, 0)
+    )
     with pytest.raises(ValueError, match=r"other contents of .*(fmri|and 1 more)"):
         load_run(run.folder, other)
 
@@ -77,9 +88,13 @@ def test_regions(run):
 
 
 def test_voxels_of_no_region():
-    given = {"text": np.random.default_rng(0).random((150, 2)), "fmri": np.random.default_rng(0).random((150, 1001))}
+    given = {
+        "text": np.random.default_rng(0).random((150, 2)),
+        "fmri": np.random.default_rng(0).random((150, 1001)),
+    }
     with pytest.raises(
-        ValueError, match="nothing says which regions 1001 voxels belong to: give from_arrays regions or mask"
+        ValueError,
+        match="nothing says which regions 1001 voxels belong to: give from_arrays regions or mask",
     ):
         regions_of(MultimodalDataset.from_arrays(**given))
     named = MultimodalDataset.from_arrays(**given, regions=["V1"] * 1000 + [""])
@@ -90,7 +105,7 @@ def test_voxels_of_no_region():
 
 
 def test_reconstructions_of_what_there_is(run, tmp_path):
-    table = write_reconstructions(run.model, run.data["all"], run.data["test"], tmp_path)
+    table = write_reconstructions(run.model, run.data["test"], tmp_path)
     assert table.index.unique(0).tolist() == list(run.data["test"].present)
     assert table.loc[("text", "2-way")].between(0, 1).all()
     written = {path.name for path in tmp_path.iterdir()}
@@ -110,15 +125,20 @@ def test_film_strips_where_there_is_film(run):
         assert np.array_equal(shown, middle)  # of the TR itself, and not of the one before it
         plot_words(test, test.tr_index[:2])
     else:
-        for draw in (lambda: plot_film_strips(movie, [0], test), lambda: plot_words(test, test.tr_index[:2])):
+        for draw in (
+            lambda: plot_film_strips(movie, [0], test),
+            lambda: plot_words(test, test.tr_index[:2]),
+        ):
             with pytest.raises(
-                ValueError, match="the video of this data set is no film: give from_arrays uint8 frames"
+                ValueError,
+                match="the video of this data set is no film: give from_arrays uint8 frames",
             ):
                 draw()
 
 
 def test_what_needs_a_mask_or_sentences_says_so(run, tmp_path):
-    test, values = run.data["test"], np.zeros(N_PARCELS)
+    test = run.data["test"]
+    values = np.zeros(N_PARCELS)
     shown = {"threshold": 0.1, "vmax": 1.0}
     for need in (
         lambda: plot_maps({"r": values}, test.mask_img, **shown),
@@ -129,10 +149,13 @@ def test_what_needs_a_mask_or_sentences_says_so(run, tmp_path):
         lambda: sphere(test.mask_img, (0, 0, 0), 10),
     ):
         with pytest.raises(
-            ValueError, match="these data have no mask_img, which says where voxels lie: give it to from"
+            ValueError,
+            match="these data have no mask_img, which says where voxels lie: give it to from",
         ):
             need()
-    with pytest.raises(ValueError, match="the text of this data set is an array: there are no sentences"):
+    with pytest.raises(
+        ValueError, match="the text of this data set is an array: there are no sentences"
+    ):
         text_table({"text": torch.zeros(3, 9)}, [0], test)
     assert list(tmp_path.iterdir()) == []
 
@@ -144,9 +167,16 @@ def test_split_is_drawn(run):
 def test_maps_of_arrays_with_a_mask(rng):
     mask_img = load_mni152_brain_mask(resolution=12)
     n_voxels = int(np.asarray(mask_img.dataobj).sum())
-    given = {"text": rng.random((150, 3)), "fmri": rng.random((150, n_voxels)), "mask_img": mask_img}
+    given = {
+        "text": rng.random((150, 3)),
+        "fmri": rng.random((150, n_voxels)),
+        "mask_img": mask_img,
+    }
     data = MultimodalDataset.from_arrays(**given)
-    assert len(plot_maps({"r": rng.random(n_voxels)}, data.mask_img, threshold=0.1, vmax=1.0).axes) == 5
+    assert (
+        len(plot_maps({"r": rng.random(n_voxels)}, data.mask_img, threshold=0.1, vmax=1.0).axes)
+        == 5
+    )
     assert np.array_equal(regions_of(data).labels, seitzman_networks(mask_img).labels)
 
 
@@ -158,7 +188,10 @@ def test_explorer_shows_what_there_is(run):
     assert shown == ((None, None) if has_film(run) else ("none", "none"))
     assert bool(explorer.picture.value) == bool(explorer.picture_brain.png) == has_film(run)
     told = explorer.failures.value.split("<br>")
-    assert any(sentence.startswith("text from the measured brain is decoded no better") for sentence in told)
+    assert any(
+        sentence.startswith("text from the measured brain is decoded no better")
+        for sentence in told
+    )
     bars = explorer.bars.value
     explorer.region.value = regions.names[:2]
     explorer.settle()
@@ -179,16 +212,18 @@ def test_null_without_coordinates_is_of_parcels_at_random(run):
     assert lesions.shape == (50, N_PARCELS)
     assert (lesions.sum(1) == 7).all()
     spread = np.corrcoef(lesions.T.astype(float))[np.triu_indices(N_PARCELS, 1)]
-    assert (np.nanmax(spread) > 0.8) == has_film(run)  # neighbours are lesioned together where they are known
+    assert (np.nanmax(spread) > 0.8) == has_film(
+        run
+    )  # neighbours are lesioned together where they are known
 
 
 def test_scores_of_a_whole_data_set_are_refused(run):
     for split in ("train", "all"):
         with pytest.raises(ValueError, match=r"holds \d+ training TRs"):
-            LesionScores(run.model, run.data[split])
+            Brain(run.model, run.data[split])
 
 
 def test_direct_model_of_arrays(rng):
     data = MultimodalDataset.from_arrays(**arrays(rng, "film"), average=True, split="test")
     model = MultimodalAutoencoder(**data.model_dims, bottleneck_dim=4, width=1 / 64)
-    assert set(LesionScores(model, data, "predicted").intact) == {"video", "audio", "text"}
+    assert set(Brain(model, data, "predicted").intact) == {"video", "audio", "text"}

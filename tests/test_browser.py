@@ -17,8 +17,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from giblet.runs import load_or_train
 from giblet.training import TrainingConfig
-from giblet.training.recipe import load_or_train
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = ("06_lesions", "07_regions")
@@ -50,7 +50,8 @@ def lab(tmp_path_factory, full_simulated):
         notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
+                cell.outputs = []
+                cell.execution_count = None
         nbformat.write(notebook, folder / f"{name}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -147,7 +148,8 @@ def scroll_to_explorer(page) -> None:
     page.locator(FILM).scroll_into_view_if_needed()
 
 
-FILM, BARS = ".widget-image >> nth=0", ".widget-image >> nth=1"
+FILM = ".widget-image >> nth=0"
+BARS = ".widget-image >> nth=1"
 BRAIN = "img[alt^=cortex]"
 REGIONS = ".widget-select-multiple select"
 
@@ -229,7 +231,8 @@ def test_region_select_paints_the_brain(page):
 
 
 def test_strength_weakens_the_lesion(page):
-    film, bars = picture(page, FILM), picture(page, BARS)
+    film = picture(page, FILM)
+    bars = picture(page, BARS)
     handle(page, "strength").focus()
     page.keyboard.press("Home")
     wait_for_change(page, FILM, film)

@@ -21,9 +21,8 @@ def test_prints_the_result_and_what_was_expected(checks, capsys):
     checks.bounds("z", 4.2, above=3)
     checks.bounds("z", 0.2, above=-3, below=3)
     assert capsys.readouterr().out == (
-        "r: 0.48 (expected 0.5 +/- 0.1, without effect 0)\n"
-        "z: 4.2 (expected above 3)\n"
-        "z: 0.2 (expected above -3 and below 3)\n"
+        "r: 0.48 (expected 0.5 +/- 0.1, without effect 0)\nz: 4.2 (expected above 3)\nz: 0.2 "
+        "(expected above -3 and below 3)\n"
     )
 
 
@@ -35,7 +34,9 @@ def test_only_the_result_is_hidden_from_strict_comparison(checks, capsys):
         each.bounds("r: it", got=-1e-7, below=3)
         each.bounds("r: it", got=2.5, below=3)
     printed = capsys.readouterr().out
-    hidden = re.sub(settings["result"]["regex"], settings["result"]["replace"], printed).splitlines()
+    hidden = re.sub(
+        settings["result"]["regex"], settings["result"]["replace"], printed
+    ).splitlines()
     assert hidden[0] == hidden[1] == "r: it: RESULT (expected below 3)"
     assert hidden[2:] == printed.splitlines()[2:]
 
@@ -61,7 +62,9 @@ def test_silence_is_not_within_any_tolerance(checks, got, capsys):
 
 
 def test_refuses_a_tolerance_that_reaches_the_null(checks):
-    with pytest.raises(ValueError, match=r"atol of 'loss' is 0\.6, expected at most half of \|3 - 4\|"):
+    with pytest.raises(
+        ValueError, match=r"atol of 'loss' is 0\.6, expected at most half of \|3 - 4\|"
+    ):
         checks.number("loss", got=3, want=3, atol=0.6, null=4)
 
 
@@ -74,7 +77,8 @@ def test_edited_settings_and_other_data_raise_nothing(monkeypatch, capsys):
     for each in given:
         each.number("r", got=0.1, want=0.5, atol=0.1)
         each.bounds("z", 0.1, above=3)
-    expected = "r: 0.1 (unedited notebook: 0.5 +/- 0.1, without effect 0)\nz: 0.1 (unedited notebook: above 3)\n"
+    expected = "r: 0.1 (unedited notebook: 0.5 +/- 0.1, without effect 0)\n"
+    expected += "z: 0.1 (unedited notebook: above 3)\n"
     assert capsys.readouterr().out == expected * 3
 
 

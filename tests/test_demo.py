@@ -1,13 +1,12 @@
-"""The whole kit on the data that the notebooks work on: what was planted is found, and nothing else."""
+"""The whole kit on the data of the notebooks: what was planted is found, and nothing else."""
 
 import numpy as np
 import pytest
 
-from giblet.analysis.prediction import predict_fmri
-from giblet.analysis.regions import seitzman_networks
-from giblet.analysis.tables import knock_out_table, network_table
-from giblet.data.simulate import PLANTED
-from giblet.training.recipe import Run, load_or_train
+from giblet.analysis.prediction import Prediction
+from giblet.data.simulation.dataset import PLANTED
+from giblet.regions import seitzman_networks
+from giblet.runs import Run, load_or_train
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +15,13 @@ def run(full_simulated) -> Run:
 
 
 @pytest.fixture(scope="module")
-def table(run):
-    whole = run.data["all"]
-    return network_table(predict_fmri(run.model, whole), whole, seitzman_networks(whole.mask_img))
+def prediction(run) -> Prediction:
+    return Prediction(run.model, run.data["test"])
+
+
+@pytest.fixture(scope="module")
+def table(prediction):
+    return prediction.network_table(seitzman_networks(prediction.whole.mask_img))
 
 
 @pytest.mark.parametrize("network", PLANTED)
@@ -33,8 +36,8 @@ def test_silent_networks_are_not(table):
     assert silent["z"].abs().max() < 3
 
 
-def test_prediction_falls_with_the_modality_a_network_follows(run):
-    table = knock_out_table(run.model, run.data["test"], seitzman_networks(run.data["test"].mask_img))
+def test_prediction_falls_with_the_modality_a_network_follows(prediction):
+    table = prediction.ablation_table(seitzman_networks(prediction.whole.mask_img))
     lost = {name: table["nothing"] - table[name] for name in ("video", "audio", "text")}
     for network, modality in (("Visual", "video"), ("Auditory", "audio"), ("DefaultMode", "text")):
         assert lost[modality][network] > 0.5 * table["nothing"][network]

@@ -54,7 +54,11 @@ def test_leftovers_of_killed_writers_go(tmp_path):
 
 
 def test_one_at_a_time(tmp_path):
-    with alone(tmp_path / "new/file"), pytest.raises(Timeout), alone(tmp_path / "new/file", timeout=0):
+    with (
+        alone(tmp_path / "new/file"),
+        pytest.raises(Timeout),
+        alone(tmp_path / "new/file", timeout=0),
+    ):
         pass
     with alone(tmp_path / "new/file", timeout=0):
         pass

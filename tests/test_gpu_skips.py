@@ -8,7 +8,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: run pytest -m gpu")
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="there is a GPU: run pytest -m gpu"
+)
 
 
 def run(*arguments: str) -> str:

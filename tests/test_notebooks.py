@@ -10,15 +10,25 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import giblet
 from giblet.data import simulate_dataset
-from giblet.data.simulate import VERSION
+from giblet.data.simulation.dataset import VERSION
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def nbval(path: Path) -> subprocess.CompletedProcess:
     sanitize = f"--nbval-sanitize-with={NOTEBOOKS[0].parent / 'sanitize.cfg'}"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--nbval", "--nbval-current-env"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+    ]
     command += [sanitize, path]
     return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
 
@@ -31,11 +41,23 @@ def test_notebooks_are_there():
 def test_stored_run_short_and_small(path):
     assert path.stat().st_size < 2e6
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))  # nbval skips cells never run
+    assert [cell.execution_count for cell in cells] == list(
+        range(1, len(cells) + 1)
+    )  # nbval skips cells never run
     for cell in cells:
         assert len(cell.source.splitlines()) <= 10, cell.source
         assert not any(output.output_type == "error" for output in cell.outputs), cell.source
         assert not any(output.get("name") == "stderr" for output in cell.outputs), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_uses_the_face_alone(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    source = "\n".join(cell.source for cell in cells)
+    imported = re.findall(r"^(?:from|import) giblet.*$", source, re.MULTILINE)
+    assert imported == ["import giblet as gb"]
+    used = set(re.findall(r"\bgb\.(\w+)", source))
+    assert used <= set(giblet.__all__) - {"data", "models", "training", "analysis", "plotting"}
 
 
 def printed_numbers(notebook) -> list:
@@ -67,11 +89,15 @@ def test_media_are_not_compared_byte_for_byte(path):
 
 
 def test_changed_output_and_wrong_result_fail(tmp_path):
-    """The first notebook, one printed digit changed, and another result expected than what comes out."""
+    """The first notebook, with one printed digit and one expected result changed."""
     path = NOTEBOOKS[0]
     notebook = nbformat.read(path, as_version=4)
-    output = next(output for output in printed_numbers(notebook) if output.text.startswith("video "))
-    output.text, n_changed = re.subn(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1)
+    output = next(
+        output for output in printed_numbers(notebook) if output.text.startswith("video ")
+    )
+    output.text, n_changed = re.subn(
+        r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1
+    )
     cell = next(cell for cell in notebook.cells if "R2 at the lag" in cell.source)
     cell.source, n_wrong = re.subn(r"curve\.max\(\), 0\.35", "curve.max(), 0.6", cell.source)
     assert (n_changed, n_wrong) == (1, 1)
@@ -79,7 +105,9 @@ def test_changed_output_and_wrong_result_fail(tmp_path):
     result = nbval(tmp_path / path.name)
     assert result.returncode == 1
     assert re.search(r"\b2 failed, \d+ passed", result.stdout), result.stdout[-2000:]
-    assert re.search(r"AssertionError.*R2 at the lag: got 0\.\d+, want 0\.6 \+/- 0\.1", result.stdout)
+    assert re.search(
+        r"AssertionError.*R2 at the lag: got 0\.\d+, want 0\.6 \+/- 0\.1", result.stdout
+    )
 
 
 def settings_of(path: Path) -> dict[str, str]:
@@ -88,7 +116,8 @@ def settings_of(path: Path) -> dict[str, str]:
     found = {}
     for line in ast.parse(cells[0].source).body:
         if isinstance(line, ast.Assign):
-            names, values = ast.unparse(line.targets[0]).strip("()"), ast.unparse(line.value)
+            names = ast.unparse(line.targets[0]).strip("()")
+            values = ast.unparse(line.value)
             found |= dict.fromkeys(names.split(", "), values)
     return found
 
@@ -96,8 +125,14 @@ def settings_of(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_setting_decides_whether_results_are_enforced(path):
     """A setting that is forgotten there would raise when a reader edits it."""
-    sources = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if "edited" in cell.source)
-    names = [name for name in settings_of(path) if not re.search(rf"(\w+ = |edited=|\()[^\n]*\b{name}\b", sources)]
+    sources = "\n".join(
+        cell.source for cell in nbformat.read(path, as_version=4).cells if "edited" in cell.source
+    )
+    names = [
+        name
+        for name in settings_of(path)
+        if not re.search(rf"(\w+ = |edited=|\()[^\n]*\b{name}\b", sources)
+    ]
     assert settings_of(path)
     assert names == []
 
@@ -115,7 +150,7 @@ EDITS = {
 
 @pytest.fixture(scope="module")
 def small_cache(tmp_path_factory) -> Path:
-    """A user's cache, in which the kit's own data set is a small one: it says that it is simulated as usual."""
+    """A user's cache in which the kit's own data set is small, and described as the usual one."""
     cache = tmp_path_factory.mktemp("cache")
     folder = cache / "giblet" / f"simulated-v{VERSION}"
     simulate_dataset(folder, n_subjects=2, run_trs=(124, 120), resolution_mm=12, progress=False)
@@ -129,7 +164,7 @@ def small_cache(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_edited_setting_runs_to_the_end(path, small_cache, monkeypatch, tmp_path):
-    """On data on which hardly a result is what the notebook expects; what it expects is printed all the same."""
+    """Hardly a result is as expected on the small data set; what is expected is printed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(small_cache))
     notebook, (before, after) = nbformat.read(path, as_version=4), EDITS[path.stem[:2]]
     settings = next(cell for cell in notebook.cells if cell.cell_type == "code")

@@ -9,10 +9,11 @@ import pytest
 from folders import other_lab
 from nbclient import NotebookClient
 
-from giblet.cli import report
 from giblet.data import VideoProcessor
+from giblet.recipe import open_data
+from giblet.report import report_prediction
+from giblet.runs import load_or_train, load_run
 from giblet.training import TrainingConfig
-from giblet.training.recipe import load_or_train, load_run, open_data
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -30,20 +31,26 @@ def printed(notebook) -> str:
 @pytest.fixture(scope="module")
 def run_dir(folder) -> Path:
     """A run with settings of its own, in context and colour, which the command line reports."""
-    film = VideoProcessor(height=18, width=32, frame_skip=10, colour=True)
-    settings = {"context": (1, 0), "video_processor": film}
-    run = load_or_train(folder, TrainingConfig(epochs=6), folder.with_name("run"), progress=False, **settings)
-    report(run, run.folder)
+    film = VideoProcessor(height=18, width=32, frame_skip=10)
+    settings = {"context": (1, 0), "video_processor": film, "colour": True}
+    run = load_or_train(
+        folder, TrainingConfig(epochs=6), folder.with_name("run"), progress=False, **settings
+    )
+    report_prediction(run, run.folder)
     return run.folder
 
 
 def test_table_has_the_regions_of_the_folder(folder, run_dir):
     table = pd.read_csv(run_dir / "prediction.csv", index_col=0)
-    assert table.index.tolist() == [f"slab {letter}" for letter in "bcdefg"]  # a and h lie outside the mask
+    assert table.index.tolist() == [
+        f"slab {letter}" for letter in "bcdefg"
+    ]  # a and h lie outside the mask
     assert table["n_voxels"].sum() > 500
-    usual, own = open_data(folder, progress=False)["test"], load_run(run_dir, progress=False).data["test"]
+    usual = open_data(folder, progress=False)["test"]
+    own = load_run(run_dir, progress=False).data["test"]
     assert (usual.n_trs, usual.tr, usual.simulated) == (62, 2.0, False)
     assert own.n_trs == 60  # context widens the gaps
+    assert own.video_processor.colour
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -18,7 +18,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 def requirements(*extras: str) -> dict[str, Requirement]:
     """Distributions that giblet with these extras declares, by name."""
     lines = PROJECT["dependencies"] + [line for extra in extras for line in EXTRAS[extra]]
-    found = {canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)}
+    found = {
+        canonicalize_name(requirement.name): requirement for requirement in map(Requirement, lines)
+    }
     return {name: requirement for name, requirement in found.items() if name != "giblet"}
 
 
@@ -39,7 +41,8 @@ def imported(folder: Path) -> set[str]:
     [("giblet", ["text", "encodec"]), ("tests", EXTRAS), ("benchmarks", EXTRAS)],
 )
 def test_what_is_imported_is_declared(folder, extras):
-    modules, distributions = imported(ROOT / folder), packages_distributions()
+    modules = imported(ROOT / folder)
+    distributions = packages_distributions()
     assert "numpy" in modules
     providers = {name: set(map(canonicalize_name, distributions.get(name, []))) for name in modules}
     missing = [name for name in modules if not providers[name] & requirements(*extras).keys()]
@@ -54,4 +57,6 @@ def test_what_is_declared_has_a_tested_version():
     assert len(versions) == len(pins)
     declared = requirements(*EXTRAS)
     assert declared.keys() <= versions.keys()
-    assert [str(asked) for name, asked in declared.items() if versions[name] not in asked.specifier] == []
+    assert [
+        str(asked) for name, asked in declared.items() if versions[name] not in asked.specifier
+    ] == []

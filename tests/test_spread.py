@@ -35,7 +35,8 @@ def made_up(spread, kind: str, numbers, **limits) -> list:
 
 
 def test_environments_change_arithmetic_and_threads(spread):
-    every, quick = spread.environments(), spread.environments(quick=True)
+    every = spread.environments()
+    quick = spread.environments(quick=True)
     assert len(every) == 8
     assert every["native x1"] == {"OMP_NUM_THREADS": "1"}
     assert len(quick) == len(spread.ARITHMETIC)
@@ -45,7 +46,9 @@ def test_environments_change_arithmetic_and_threads(spread):
 
 def test_numbers_are_recorded_and_nothing_is_raised(spread, tmp_path, monkeypatch, capsys):
     for name in spread.KINDS:
-        monkeypatch.setattr(checks.Checks, name, getattr(checks.Checks, name))  # restored afterwards
+        monkeypatch.setattr(
+            checks.Checks, name, getattr(checks.Checks, name)
+        )  # restored afterwards
     file = tmp_path / "records.jsonl"
     spread.record_checks(file)
     simulated = checks.Checks()

@@ -1,7 +1,5 @@
-"""Time: the hemodynamic response, and which TRs train, validate and test."""
+"""Time: the hemodynamic response, the lag of BOLD, and which TRs train, validate and test."""
 
-from giblet.alignment.hrf import convolve_hrf, hrf_kernel
-from giblet.alignment.lag import lag_curve
-from giblet.alignment.splits import gap_trs, split_trs
+import lazy_loader
 
-__all__ = ["convolve_hrf", "gap_trs", "hrf_kernel", "lag_curve", "split_trs"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

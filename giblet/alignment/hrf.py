@@ -14,15 +14,19 @@ _KERNELS = {"glover": glover_hrf, "spm": spm_hrf}
 def hrf_kernel(tr: float, model: str = "glover", oversampling: int = 16) -> np.ndarray:
     """Mean BOLD in each TR after one TR of unit stimulation: (n_kernel_trs,), sums to 1.
 
-    nilearn's `glover_hrf` or `spm_hrf` is sampled at tr / oversampling seconds, convolved with one TR
-    of stimulation and averaged within TRs; element 0 is the TR of the stimulus itself.
+    nilearn's `glover_hrf` or `spm_hrf` is sampled at tr / oversampling seconds, convolved with one
+    TR of stimulation and averaged within TRs; element 0 is the TR of the stimulus itself.
     """
     if model not in _KERNELS:
         raise ValueError(f"model is {model!r}, expected one of {sorted(_KERNELS)}.")
     fine = _KERNELS[model](tr, oversampling=oversampling, time_length=32.0)
     response = np.convolve(fine, np.ones(oversampling))
     n_trs = -(-len(response) // oversampling)
-    kernel = np.pad(response, (0, n_trs * oversampling - len(response))).reshape(n_trs, oversampling).mean(1)
+    kernel = (
+        np.pad(response, (0, n_trs * oversampling - len(response)))
+        .reshape(n_trs, oversampling)
+        .mean(1)
+    )
     return kernel / kernel.sum()
 
 

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def lag_curve(stimulus: np.ndarray, fmri: np.ndarray, run: np.ndarray, lags: Sequence[int]) -> np.ndarray:
-    """Variance of each voxel that a few stimulus features explain when BOLD is read `lag` TRs later.
+def lag_curve(
+    stimulus: np.ndarray, fmri: np.ndarray, run: np.ndarray, lags: Sequence[int]
+) -> np.ndarray:
+    """Share of each voxel's variance that a few stimulus features explain, by lag.
 
-    Least squares within the data, adjusted for the number of features, so that chance is 0; stimulus and BOLD are
-    centred within runs and no pair of TRs crosses a run boundary.
+    BOLD is read `lag` TRs after the stimulus.
+
+    Least squares within the data, adjusted for the number of features, so that chance is 0;
+    stimulus and BOLD are centred within runs and no pair of TRs crosses a run boundary.
 
     Parameters
     ----------
@@ -27,13 +31,17 @@ def lag_curve(stimulus: np.ndarray, fmri: np.ndarray, run: np.ndarray, lags: Seq
     return np.stack([_adjusted_r2(*_pairs(stimulus, fmri, run, lag)) for lag in lags])
 
 
-def _pairs(stimulus: np.ndarray, fmri: np.ndarray, run: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
-    first, second = max(0, -lag), max(0, lag)
+def _pairs(
+    stimulus: np.ndarray, fmri: np.ndarray, run: np.ndarray, lag: int
+) -> tuple[np.ndarray, np.ndarray]:
+    first = max(0, -lag)
+    second = max(0, lag)
     pairs = []
     for index in np.unique(run):
         x, y = (np.asarray(array[run == index], np.float64) for array in (stimulus, fmri))
         n_trs = len(x) - abs(lag)
-        x, y = x[first : first + n_trs], y[second : second + n_trs]
+        x = x[first : first + n_trs]
+        y = y[second : second + n_trs]
         pairs.append((x - x.mean(0), y - y.mean(0)))
     x, y = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return x, y

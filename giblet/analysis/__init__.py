@@ -1,1 +1,5 @@
-"""Honest scores: prediction, chance, regions."""
+"""Honest scores: prediction, reconstruction and lesions beside chance, ceilings and baselines."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,8 +8,8 @@ from copy import copy
 
 import numpy as np
 import torch
+from himalaya import scoring
 from himalaya.kernel_ridge import MultipleKernelRidgeCV
-from himalaya.scoring import correlation_score_split
 
 from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI
@@ -28,9 +28,9 @@ def ridge_predictions(
 ) -> np.ndarray:
     """Fit on one split, predict another: the share of each modality in the prediction.
 
-    One band a modality, as items of the data set give it, context included, centred by the training TRs. Shrinkage
-    and the weights of the bands are chosen for each voxel by cross-validation over contiguous folds of the training
-    TRs, with the gap of the splits around each.
+    One band a modality, as items of the data set give it, context included, centred by the training
+    TRs. Shrinkage and the weights of the bands are chosen for each voxel by cross-validation over
+    contiguous folds of the training TRs, with the gap of the splits around each.
 
     Parameters
     ----------
@@ -51,7 +51,13 @@ def ridge_predictions(
     kernels = np.stack([_kernel(name, train, train) for name in bands])
     scale = np.trace(kernels, axis1=1, axis2=2)[:, None, None] / train.n_trs
     fmri = train.fmri()
-    solver = {"n_iter": n_iter, "alphas": alphas, "progress_bar": False, "n_targets_batch": 4096, "n_alphas_batch": 4}
+    solver = {
+        "n_iter": n_iter,
+        "alphas": alphas,
+        "progress_bar": False,
+        "n_targets_batch": 4096,
+        "n_alphas_batch": 4,
+    }
     model = MultipleKernelRidgeCV(
         "precomputed", solver_params=solver, cv=_folds(train, n_folds), random_state=random_state
     )
@@ -60,7 +66,7 @@ def ridge_predictions(
     return np.asarray(model.predict(across.astype(np.float32), split=True))
 
 
-def split_correlations(parts: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> np.ndarray:
+def correlation_score_split(parts: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> np.ndarray:
     """What each modality adds to r of the joint prediction: their sum is r.
 
     Parameters
@@ -73,15 +79,21 @@ def split_correlations(parts: np.ndarray, fmri: np.ndarray, run: np.ndarray) -> 
     -------
     (n_modalities, n_voxels) float64, within runs, averaged as in `voxelwise_correlation`.
     """
-    r = 0.0
+    r = np.zeros(())
     for index in np.unique(run):
         rows = run == index
-        r = r + rows.mean() * correlation_score_split(fmri[rows].astype(np.float64), parts[:, rows].astype(np.float64))
+        r = r + rows.mean() * scoring.correlation_score_split(
+            fmri[rows].astype(np.float64), parts[:, rows].astype(np.float64)
+        )
     return r
 
 
-def shuffle_split(dataset: MultimodalDataset, random_state: int = 0) -> tuple[MultimodalDataset, MultimodalDataset]:
-    """A split that LEAKS, to see what it would have claimed: training and test TRs drawn at random, without a gap.
+def random_split(
+    dataset: MultimodalDataset, random_state: int = 0
+) -> tuple[MultimodalDataset, MultimodalDataset]:
+    """A split that LEAKS: training and test TRs drawn at random, without a gap.
+
+    It shows what such a split would have claimed.
 
     Parameters
     ----------
@@ -96,13 +108,18 @@ def shuffle_split(dataset: MultimodalDataset, random_state: int = 0) -> tuple[Mu
     n_train, n_test = (int((dataset.split_labels == name).sum()) for name in ("train", "test"))
     parts = copy(dataset), copy(dataset)
     for part, rows in zip(parts, (order[:n_train], order[n_train : n_train + n_test]), strict=True):
-        part.tr_index, part.run, part.gap = dataset.tr_index[rows], dataset.run[rows], 0
+        part.tr_index = dataset.tr_index[rows]
+        part.run = dataset.run[rows]
+        part.gap = 0
     return parts
 
 
 def _kernel(name: str, left: MultimodalDataset, train: MultimodalDataset) -> np.ndarray:
-    """Products of features centred by the training TRs: (n_left, n_train) float64, in blocks of TRs."""
-    mean = sum(x.double().sum(0) for _, x in _blocks(name, train)).div(train.n_trs).float()
+    """Products of features centred by the training TRs: (n_left, n_train) float64."""
+    total = torch.zeros(())
+    for _, x in _blocks(name, train):
+        total = total + x.double().sum(0)
+    mean = total.div(train.n_trs).float()
     kernel = np.empty((left.n_trs, train.n_trs))
     for rows, x in _blocks(name, left):
         for columns, y in _blocks(name, train):
@@ -117,8 +134,13 @@ def _blocks(name: str, dataset: MultimodalDataset) -> Iterator[tuple[slice, torc
 
 
 def _folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Contiguous folds, and for each the training TRs that are in another run or farther away than the gap."""
-    trs, run, folds = train.tr_index, train.run, []
+    """Contiguous folds, each with the training TRs that are far enough from it.
+
+    Those are in another run, or farther away than the gap.
+    """
+    trs = train.tr_index
+    run = train.run
+    folds = []
     for held_out in np.array_split(np.arange(train.n_trs), n_folds):
         near = np.zeros(train.n_trs, bool)
         near[held_out] = True

@@ -2,15 +2,16 @@
 
 import numpy as np
 
-from giblet.analysis.prediction import voxelwise_correlation
+from giblet.analysis.correlation import voxelwise_correlation
 from giblet.data import MultimodalDataset
 
 
 def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 4096) -> np.ndarray:
-    """Leave-one-out inter-subject correlation: r of each subject over time with the mean of the others.
+    """Leave-one-out inter-subject correlation: each subject with the mean of the others.
 
-    The ceiling of single-subject scores where every subject saw the film once. Nastase et al. (2019), SCAN
-    14:667-685. TRs in which a subject was not measured are left out of its r and of the others' mean.
+    The ceiling of single-subject scores where every subject saw the film once. Nastase et al.
+    (2019), SCAN 14:667-685. TRs in which a subject was not measured are left out of its r and of
+    the others' mean.
 
     Parameters
     ----------
@@ -21,11 +22,13 @@ def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 40
     (n_subjects, n_voxels) float64
     """
     _check_subjects("inter-subject correlation", dataset)
-    n_voxels, blocks = dataset.model_dims["n_voxels"], []
+    n_voxels = dataset.model_dims["n_voxels"]
+    blocks = []
     for start in range(0, n_voxels, block_voxels):
         fmri = dataset.fmri(slice(start, start + block_voxels))
         measured = np.isfinite(fmri[:, :, 0])
-        total, count = np.nansum(fmri, axis=0), measured.sum(0)
+        total = np.nansum(fmri, axis=0)
+        count = measured.sum(0)
         scores = []
         for own, mine in zip(fmri, measured, strict=True):
             rows = mine & (count > 1)
@@ -36,10 +39,12 @@ def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 40
 
 
 def shared_voxels(dataset: MultimodalDataset) -> np.ndarray:
-    """Voxels whose mean leave-one-out inter-subject correlation is above its median: (n_voxels,) bool.
+    """Voxels whose inter-subject correlation is above its median: (n_voxels,) bool.
 
-    They say more of a model than all voxels do, most of which answer no movie. Of one subject, and where no voxel is
-    above the median, these are all voxels.
+    The correlation is the leave-one-out one, averaged over subjects.
+
+    They say more of a model than all voxels do, most of which answer no movie. Of one subject, and
+    where no voxel is above the median, these are all voxels.
     """
     every = np.ones(dataset.model_dims["n_voxels"], bool)
     if len(dataset.subjects) < 2:
@@ -54,11 +59,13 @@ def shared_voxels(dataset: MultimodalDataset) -> np.ndarray:
 def split_half_reliability(
     dataset: MultimodalDataset, n_splits: int = 20, random_state: int = 0, block_voxels: int = 4096
 ) -> np.ndarray:
-    """Share of the variance of the mean over subjects that another group of as many would have in common with it.
+    """Share of the mean response's variance that another group would have in common.
 
-    The correlation of the means of two random halves of the subjects, averaged over splits and stepped up by
-    Spearman-Brown to all subjects. A prediction of the mean response can have an r of its root at most, see
-    `prediction_ceiling`.
+    The other group has as many subjects.
+
+    The correlation of the means of two random halves of the subjects, averaged over splits and
+    stepped up by Spearman-Brown to all subjects. A prediction of the mean response can have an r of
+    its root at most, see `prediction_ceiling`.
 
     Parameters
     ----------
@@ -70,33 +77,44 @@ def split_half_reliability(
     (n_voxels,) float64; where there is nothing in common it is as often below 0 as above
     """
     _check_subjects("split-half reliability", dataset)
-    rng, n_subjects = np.random.default_rng(random_state), len(dataset.subjects)
+    rng = np.random.default_rng(random_state)
+    n_subjects = len(dataset.subjects)
     orders = [rng.permutation(n_subjects) for _ in range(n_splits)]
     blocks = []
     for start in range(0, dataset.model_dims["n_voxels"], block_voxels):
         fmri = dataset.fmri(slice(start, start + block_voxels))
         measured = np.isfinite(fmri[:, :, 0])
-        r = np.mean([_half_correlation(fmri, measured, order, dataset.run) for order in orders], axis=0)
+        r = np.mean(
+            [_half_correlation(fmri, measured, order, dataset.run) for order in orders], axis=0
+        )
         blocks.append(2 * r / (1 + r))
     return np.concatenate(blocks)
 
 
 def prediction_ceiling(reliability: np.ndarray) -> np.ndarray:
-    """Highest r that a prediction can have, the root of the reliability; 0 where that is negative."""
+    """Highest r that a prediction can have: the root of the reliability, 0 below 0."""
     return np.sqrt(np.maximum(reliability, 0))
 
 
 def over_ceiling(r: np.ndarray, ceiling: np.ndarray, lowest: float = 0.1) -> np.ndarray:
-    """r as a share of its ceiling; NaN where the ceiling is below `lowest` and the share would be noise over noise."""
+    """r as a share of its ceiling.
+
+    NaN where the ceiling is below `lowest`, as the share would be noise over noise.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(ceiling >= lowest, r / ceiling, np.nan)
 
 
-def _half_correlation(fmri: np.ndarray, measured: np.ndarray, order: np.ndarray, run: np.ndarray) -> np.ndarray:
+def _half_correlation(
+    fmri: np.ndarray, measured: np.ndarray, order: np.ndarray, run: np.ndarray
+) -> np.ndarray:
     halves = np.array_split(order, 2)
     rows = np.logical_and(*(measured[half].any(0) for half in halves))
-    means = (np.nansum(fmri[half][:, rows], axis=0) / measured[half][:, rows].sum(0)[:, None] for half in halves)
-    return voxelwise_correlation(*means, run[rows])
+    means = [
+        np.nansum(fmri[half][:, rows], axis=0) / measured[half][:, rows].sum(0)[:, None]
+        for half in halves
+    ]
+    return voxelwise_correlation(means[0], means[1], run[rows])
 
 
 def _check_subjects(name: str, dataset: MultimodalDataset) -> None:

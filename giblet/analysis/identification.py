@@ -1,23 +1,19 @@
-"""Which moment of the movie is it? Reconstructions identified among distractors, beside chance and a null."""
+"""Which moment of the movie is it? Identification among distractors, chance and a null."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from giblet.analysis.bootstrap import (
-    bootstrap_means,
-    confidence_interval,
-    usual_block_trs,
-)
-from giblet.analysis.statistics import (
-    ROUNDING,
-    held_out_blocks,
-    p_values,
-)
+from giblet.analysis.bootstrap import bootstrap_means, confidence_interval, default_block_trs
+from giblet.analysis.chance import ROUNDING, held_out_blocks, p_values
 
 
 def pairwise_accuracy(
-    similarity: np.ndarray, tr_index: np.ndarray, run: np.ndarray, exclusion: int, block_rows: int = 64
+    similarity: np.ndarray,
+    tr_index: np.ndarray,
+    run: np.ndarray,
+    exclusion: int,
+    block_rows: int = 64,
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each reconstruction is more alike to a TR than to that TR's distractors.
 
@@ -28,8 +24,8 @@ def pairwise_accuracy(
     tr_index, run : (n_trs,)
         Of the split.
     exclusion : int
-        Distractors of a TR are the split's TRs of other runs, and of its own run those at least this far away: its
-        neighbours show the same scene.
+        Distractors of a TR are the split's TRs of other runs, and of its own run those at least
+        this far away: its neighbours show the same scene.
 
     Returns
     -------
@@ -48,7 +44,10 @@ def pairwise_accuracy(
     is_distractor = ~(near & (run[:, None] == run))  # (n_trs, n_distractors)
     n_distractors = is_distractor.sum(1)
     if n_distractors.min() < 1:
-        raise ValueError(f"exclusion is {exclusion} TRs, which leaves some of {len(run)} TRs no distractor: lower it.")
+        raise ValueError(
+            f"exclusion is {exclusion} TRs, which leaves some of {len(run)} TRs no distractor: "
+            "lower it."
+        )
     accuracy = np.empty(similarity.shape)
     tolerance = ROUNDING * np.abs(similarity[np.isfinite(similarity)]).max(initial=0)
     for start in range(0, len(similarity), block_rows):
@@ -103,9 +102,14 @@ class Identification:
         chance = np.minimum(k / (self.n_distractors + 1), 1)
         return float(among.mean()), float(chance.mean())
 
-    def interval(self, block_trs: int | None = None, n_boot: int = 1000, random_state: int = 0) -> tuple[float, float]:
-        """95 % interval of the mean `two_way` over film that is resampled in blocks of TRs, see `usual_block_trs`."""
-        block_trs = block_trs or usual_block_trs(self.run)
+    def interval(
+        self, block_trs: int | None = None, n_boot: int = 1000, random_state: int = 0
+    ) -> tuple[float, float]:
+        """95 % interval of the mean `two_way` over resampled blocks of TRs.
+
+        See `default_block_trs`.
+        """
+        block_trs = block_trs or default_block_trs(self.run)
         draws = bootstrap_means(self.two_way, self.run, block_trs, n_boot, random_state)
         mean = self.two_way.mean(dtype=np.float64)
         low, high = confidence_interval(mean, draws, len(self.run) / block_trs)
@@ -123,8 +127,9 @@ def identify(
 ) -> Identification:
     """Identify held-out TRs, beside the same from the reconstructions of other times of their run.
 
-    The null is that of `statistics.window_null`: what brains at least `exclusion` TRs away gave is compared with the
-    held-out block as if it were its own. A draw takes one window from each run, independently.
+    The null is that of `statistics.window_null`: what brains at least `exclusion` TRs away gave is
+    compared with the held-out block as if it were its own. A draw takes one window from each run,
+    independently.
 
     Parameters
     ----------
@@ -143,15 +148,20 @@ def identify(
     """
     rng = np.random.default_rng(random_state)
     place = np.cumsum(held_out) - 1  # column of a held-out TR
-    accuracy, n_distractors = pairwise_accuracy(similarity, tr_index[held_out], run[held_out], exclusion)
-    two_way, null = accuracy[held_out, place[held_out]], np.zeros(n_permute)
+    accuracy, n_distractors = pairwise_accuracy(
+        similarity, tr_index[held_out], run[held_out], exclusion
+    )
+    two_way = accuracy[held_out, place[held_out]]
+    null = np.zeros(n_permute)
     for index, rows, block in held_out_blocks(run, held_out):
         columns = place[rows[block]]
         starts = np.arange(len(rows) - len(block) + 1)
         windows = accuracy[rows[starts[:, None] + np.arange(len(block))], columns].mean(1)
         others = windows[np.abs(starts - block[0]) >= exclusion]
         if len(others) == 0:
-            raise ValueError(f"run {index} has no other window {exclusion} TRs away: use longer runs.")
+            raise ValueError(
+                f"run {index} has no other window {exclusion} TRs away: use longer runs."
+            )
         null += len(block) / held_out.sum() * rng.choice(others, n_permute)
     rank = 1 + np.round(2 * (1 - two_way) * n_distractors) / 2  # ties make halves, rounding nothing
     return Identification(two_way, rank, n_distractors, tr_index[held_out], run[held_out], null)

@@ -1,6 +1,6 @@
 """How alike a reconstruction is to the movie, TR by TR, in the field's scores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,16 @@ SSIM_PIXELS = 7  # side of the window that it compares
 DECIBELS = 10 / np.log(10)  # of a natural logarithm of power
 
 
-def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor | None) -> dict[str, np.ndarray]:
-    """Scores of (n_trs, video_dim) pixels in 0..1, or of features without a processor, each (n_trs,).
+def video_scores(
+    recon: Tensor, target: Tensor, processor: VideoProcessor | None
+) -> dict[str, np.ndarray]:
+    """Scores of (n_trs, video_dim) pixels in 0..1, or of features, each (n_trs,).
 
-    `mse`; `psnr` in decibels of the full scale 1; `pixel r`, Pearson's r over the pixels of all its frames; and `ssim`
-    (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's frames, of 7 x 7 pixels or more. Of features that are
-    no pixels `mse` alone.
+    Without a processor they are features.
+
+    `mse`; `psnr` in decibels of the full scale 1; `pixel r`, Pearson's r over the pixels of all its
+    frames; and `ssim` (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's frames, of 7 x
+    7 pixels or more. Of features that are no pixels `mse` alone.
     """
     x, y = (values.double().numpy() for values in (recon, target))
     mse = np.square(x - y).mean(1)
@@ -39,19 +43,24 @@ def video_scores(recon: Tensor, target: Tensor, processor: VideoProcessor | None
     return scores
 
 
-def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor | None) -> dict[str, np.ndarray]:
+def audio_scores(
+    recon: Tensor, target: Tensor, processor: AudioProcessor | None
+) -> dict[str, np.ndarray]:
     """Scores of the features of (n_trs, ...) sound, each (n_trs,).
 
-    Of codes the share that is the same, `codes`. Of others `mse`, in squared SDs; of log-mel spectra also `lsd`, the
-    log-spectral distance in decibels (root mean square over bands, mean over frames), and, where a TR has several
-    frames, `envelope r`: the correlation of their loudness.
+    Of codes the share that is the same, `codes`. Of others `mse`, in squared SDs; of log-mel
+    spectra also `lsd`, the log-spectral distance in decibels (root mean square over bands, mean
+    over frames), and, where a TR has several frames, `envelope r`: the correlation of their
+    loudness.
     """
     if recon.ndim > 2:
         return {"codes": (recon == target).double().flatten(1).mean(1).numpy()}
     scores = {"mse": (recon - target).double().square().mean(1).numpy()}
     if processor is None or processor.mel_shape is None:
         return scores
-    x, y = (processor.log_power(values).double() for values in (recon, target))  # (n_trs, n_frames, n_mels)
+    x, y = (
+        processor.log_power(values).double() for values in (recon, target)
+    )  # (n_trs, n_frames, n_mels)
     scores["lsd"] = DECIBELS * (x - y).square().mean(2).sqrt().mean(1).numpy()
     if x.shape[1] > 1:
         loudness = [values.exp().mean(2).log() for values in (x, y)]
@@ -60,20 +69,28 @@ def audio_scores(recon: Tensor, target: Tensor, processor: AudioProcessor | None
     return scores
 
 
-def text_scores(recon: Tensor, target: Tensor, processor: TextProcessor | None) -> dict[str, np.ndarray]:
+def text_scores(
+    recon: Tensor, target: Tensor, processor: TextProcessor | None
+) -> dict[str, np.ndarray]:
     """Scores of (n_trs, width) embeddings, each (n_trs,), NaN where nothing is annotated.
 
-    `cosine`; and `rank` of the annotation that is nearest to the target among all annotations, by their cosine with the
-    reconstruction: 1 is best, equals count half, and (n_annotations + 1) / 2 is chance.
+    `cosine`; and `rank` of the annotation that is nearest to the target among all annotations, by
+    their cosine with the reconstruction: 1 is best, equals count half, and (n_annotations + 1) / 2
+    is chance.
     """
     x, y = (values.double().numpy() for values in (recon, target))
     annotated, (x_unit, y_unit) = np.any(y != 0, axis=1), (_unit(values) for values in (x, y))
     scores = {"cosine": np.where(annotated, (x_unit * y_unit).sum(1), np.nan)}
     if processor is not None and processor.embeddings is not None:
-        embeddings = np.unique(processor.embeddings, axis=0).astype(np.float64)  # a sentence said twice is one
+        embeddings = np.unique(processor.embeddings, axis=0).astype(
+            np.float64
+        )  # a sentence said twice is one
         own = (y_unit @ embeddings.T).argmax(1)
         alike = x_unit @ embeddings.T
-        better, same = (compare(alike, alike[np.arange(len(x)), own][:, None]) for compare in (np.greater, np.equal))
+        better, same = (
+            compare(alike, alike[np.arange(len(x)), own][:, None])
+            for compare in (np.greater, np.equal)
+        )
         scores["rank"] = np.where(annotated, 0.5 + better.sum(1) + same.sum(1) / 2, np.nan)
     return scores
 
@@ -83,7 +100,9 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def score_trs(batches: Iterator[dict[str, Tensor]], dataset: MultimodalDataset) -> pd.DataFrame:
-    """Every score of every TR of a split, from reconstructions in batches: rows are TRs, columns (modality, score).
+    """Every score of every TR of a split, from reconstructions in batches.
+
+    Rows are TRs, columns (modality, score).
 
     Raises
     ------
@@ -91,14 +110,29 @@ def score_trs(batches: Iterator[dict[str, Tensor]], dataset: MultimodalDataset) 
         If any of the TRs is one of training.
     """
     check_held_out(dataset)
-    score = {"video": video_scores, "audio": audio_scores, "text": text_scores}
-    processors = {"video": dataset.video_processor, "audio": dataset.audio_processor, "text": dataset.text_processor}
-    tables, start = [], 0
+    score: dict[str, Callable] = {"video": video_scores, "audio": audio_scores, "text": text_scores}
+    processors = {
+        "video": dataset.video_processor,
+        "audio": dataset.audio_processor,
+        "text": dataset.text_processor,
+    }
+    tables = []
+    start = 0
     for recon in batches:
         rows = dataset.tr_index[start : start + len(recon["text"])]
-        target = {name: dataset.own(name, dataset.stimulus(name, rows)) for name in dataset.present}
-        parts = {name: score[name](recon[name], target[name], processors[name]) for name in dataset.present}
-        tables.append(pd.DataFrame({(n, key): value for n, part in parts.items() for key, value in part.items()}))
+        target = {
+            name: dataset.without_context(name, dataset.stimulus(name, rows))
+            for name in dataset.present
+        }
+        parts = {
+            name: score[name](recon[name], target[name], processors[name])
+            for name in dataset.present
+        }
+        tables.append(
+            pd.DataFrame(
+                {(n, key): value for n, part in parts.items() for key, value in part.items()}
+            )
+        )
         start += len(rows)
     table = pd.concat(tables, ignore_index=True)
     return table.set_index(pd.Index(dataset.tr_index, name="TR"))

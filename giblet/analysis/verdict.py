@@ -1,4 +1,4 @@
-"""Does a model predict held-out responses at all? The one question to ask before any map or reconstruction."""
+"""Does a model predict held-out responses at all? Ask before any map or lesion."""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from giblet.analysis.ceiling import shared_voxels
-from giblet.analysis.prediction import predict_fmri, voxelwise_correlation
-from giblet.analysis.regions import Regions
-from giblet.analysis.statistics import ROUNDING, p_values, window_null
+from giblet.analysis.chance import ROUNDING, p_values, window_null
+from giblet.analysis.correlation import voxelwise_correlation
+from giblet.analysis.prediction import held_out_trs, predict_fmri
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
+from giblet.regions import Regions
 
 LEVEL = 0.05  # a larger p is no evidence that anything is predicted
 
@@ -79,7 +80,7 @@ def judge(
     n_permute : int
         Null draws.
     """
-    held_out = whole.split_labels[whole.tr_index] == "test"
+    held_out = held_out_trs(whole)
     shared = Regions(np.where(shared_voxels(train), 0, -1), ("shared",))
     series = (predict_fmri(model, whole), whole.fmri(), whole.run)
     try:
@@ -87,5 +88,12 @@ def judge(
     except ValueError:  # the runs hold no other window
         r = shared.mean(voxelwise_correlation(*(values[held_out] for values in series)))
         null = np.full((1, 1), np.nan)
-    p = p_values(r, null, ROUNDING)[0]
-    return Verdict(float(r[0]), float(null.mean()), float(null.std()), float(p), int(held_out.sum()), whole.simulated)
+    p = np.atleast_1d(p_values(r, null, ROUNDING))[0]
+    return Verdict(
+        float(r[0]),
+        float(null.mean()),
+        float(null.std()),
+        float(p),
+        int(held_out.sum()),
+        whole.simulated,
+    )

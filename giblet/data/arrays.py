@@ -4,38 +4,57 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from giblet.data.features import Features, absent, label_trs, standardisation, varies
+from giblet.alignment.splits import Splitting, label_trs
+from giblet.data.features import (
+    Features,
+    absent,
+    run_statistics,
+    standardisation,
+    varies,
+    zscored,
+)
 from giblet.data.video import SOURCE_FPS, VideoProcessor
 
 
-def features_from_arrays(stimuli: dict, fmri, runs, lag_trs: int, tr: float, fractions, context, test_runs) -> Features:
+def features_from_arrays(
+    stimuli: dict, fmri, runs, lag_trs: int, tr: float, splitting: Splitting
+) -> Features:
     """Shift, split and standardise arrays; see `MultimodalDataset.from_arrays`."""
     fmri = np.array(fmri, np.float32, ndmin=3)
     runs = check_lengths(stimuli, fmri.shape[1], runs)
-    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], fractions, tr, context, test_runs)
-    run, train = np.repeat(np.arange(len(runs)), runs), labels == "train"
+    labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], tr, splitting)
+    train = labels == "train"
     arrays = {name: _stimulus(name, array, train) for name, array in stimuli.items()}
     finite = np.isfinite(fmri)
     valid = finite.any(-1)
     if not valid.any() or not finite[valid].all():
-        raise ValueError("fmri holds NaN in some voxels of a TR, expected in all of them or none: leave voxels out.")
-    bold, measured = np.zeros_like(fmri), np.zeros_like(valid)
+        raise ValueError(
+            "fmri holds NaN in some voxels of a TR, expected in all of them or none: leave voxels "
+            "out."
+        )
+    bold = np.zeros_like(fmri)
+    measured = np.zeros_like(valid)
+    stops = np.cumsum(runs)
     for subject, index in np.ndindex(len(fmri), len(runs)):
-        rows = np.flatnonzero(run == index)[: runs[index] - lag_trs]
-        series, measured[subject, rows] = fmri[subject, rows + lag_trs], valid[subject, rows + lag_trs]
-        fitted = measured[subject, rows] & (train[rows] if train[rows].any() else True)
-        fitted = series[fitted].astype(np.float64)
-        mean, sd = fitted.mean(0), fitted.std(0)
-        sd = np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)  # a constant voxel is 0
-        bold[subject, rows] = np.where(measured[subject, rows, None], (series - mean) / sd, 0)
-    return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run)
+        run = slice(stops[index] - runs[index], stops[index])
+        rows = slice(run.start, run.stop - lag_trs)
+        read = slice(run.start + lag_trs, run.stop)
+        own_train = np.concatenate([np.zeros(lag_trs, bool), train[rows]])  # in TRs of fmri
+        mean, sd, voxels = run_statistics(fmri[subject, run], valid[subject, run], own_train)
+        measured[subject, rows] = valid[subject, read]
+        sd = np.where(voxels, sd, 0)  # a constant voxel is 0
+        bold[subject, rows] = zscored(fmri[subject, read], mean, sd, measured[subject, rows])
+    run_index = np.repeat(np.arange(len(runs)), runs)
+    return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run_index)
 
 
 def check_lengths(stimuli: dict, n_trs: int, runs: Sequence[int] | None) -> list[int]:
     """TRs of each run, if they and the stimuli fit the TRs of fMRI."""
     runs = [n_trs] if runs is None else [int(n) for n in runs]
     if sum(runs) != n_trs:
-        raise ValueError(f"runs are {runs}, expected numbers of TRs that sum to the {n_trs} of fmri.")
+        raise ValueError(
+            f"runs are {runs}, expected numbers of TRs that sum to the {n_trs} of fmri."
+        )
     for name, array in stimuli.items():
         if array is not None and len(array) != n_trs:
             raise ValueError(f"{name} has {len(array)} TRs, fmri has {n_trs}: expected the same.")
@@ -43,7 +62,7 @@ def check_lengths(stimuli: dict, n_trs: int, runs: Sequence[int] | None) -> list
 
 
 def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
-    """The features of one modality as they are stored: (n_trs, n_features), or codes as they are."""
+    """The features of one modality as they are stored: (n_trs, n_features), or codes."""
     if array is None:
         return absent(len(train))
     array = np.asarray(array)

@@ -14,12 +14,15 @@ from giblet.data.media import first_second, open_movie, write_wav
 RATE = 24_000  # samples per second, mono
 N_FFT = 4096
 FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
-LOUDEST = 2.0  # of log power that is written: 9 dB above full scale, where a lesioned model may go anywhere
+# Largest log power that is written, 9 dB above full scale: a lesioned model may go anywhere.
+LOUDEST = 2.0
 _MEL = {"mel_mean": (1, 128), "mel": (32, 64)}  # frames and bands of a TR
 KINDS = (*_MEL, "encodec_latents", "encodec_codes")
 
 
-def mel_filters(n_mels: int, rate: int = RATE, low_hz: float = 40.0, high_hz: float = 10_000.0) -> np.ndarray:
+def mel_filters(
+    n_mels: int, rate: int = RATE, low_hz: float = 40.0, high_hz: float = 10_000.0
+) -> np.ndarray:
     """Triangular mel filters (n_mels, N_FFT // 2 + 1) whose weights sum to 1 each."""
     mels = np.linspace(*(2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)), n_mels + 2)
     edges = 700 * (10 ** (mels / 2595) - 1)
@@ -32,20 +35,27 @@ def mel_filters(n_mels: int, rate: int = RATE, low_hz: float = 40.0, high_hz: fl
     return (filters / filters.sum(1, keepdims=True)).astype(np.float32)
 
 
-def mel_power(sound: np.ndarray, rate: int, n_trs: int, tr: float, n_mels: int, n_frames: int) -> np.ndarray:
+def mel_power(
+    sound: np.ndarray, rate: int, n_trs: int, tr: float, n_mels: int, n_frames: int
+) -> np.ndarray:
     """Mel power in `n_frames` equal parts of every TR: (n_trs, n_frames, n_mels) float32.
 
-    Windows overlap and are averaged, so that all of the sound counts; each is placed by its own time, so
-    nothing drifts whatever the TR. Sound that ends before the last TR counts as silence.
+    Windows overlap and are averaged, so that all of the sound counts; each is placed by its own
+    time, so nothing drifts whatever the TR. Sound that ends before the last TR counts as silence.
     """
     per_part = max(1, round(32 / n_frames))
     times = (np.arange(n_trs * n_frames * per_part) + 0.5) * tr / (n_frames * per_part)
-    starts = np.round(times * rate).astype(np.int64)  # of windows centred on `times` in the padded sound
+    starts = np.round(times * rate).astype(
+        np.int64
+    )  # of windows centred on `times` in the padded sound
     n_padded = int(n_trs * tr * rate) + 2 * N_FFT
     padded = torch.zeros(n_padded)
     usable = min(len(sound), n_padded - N_FFT // 2)
-    padded[N_FFT // 2 : N_FFT // 2 + usable] = torch.from_numpy(np.ascontiguousarray(sound[:usable]))
-    windows, hann = padded.unfold(0, N_FFT, 1), torch.hann_window(N_FFT)
+    padded[N_FFT // 2 : N_FFT // 2 + usable] = torch.from_numpy(
+        np.ascontiguousarray(sound[:usable])
+    )
+    windows = padded.unfold(0, N_FFT, 1)
+    hann = torch.hann_window(N_FFT)
     filters = torch.from_numpy(mel_filters(n_mels, rate)).T
     scale = 4 / hann.sum() ** 2  # a full-scale sine has power 1
     power = [
@@ -58,17 +68,26 @@ def mel_power(sound: np.ndarray, rate: int, n_trs: int, tr: float, n_mels: int, 
 def read_sound(path: str | Path) -> np.ndarray | None:
     """The first sound track as mono float32 at 24 kHz, placed by its time stamps.
 
-    Any rate and channel layout: 5.1 and stereo are mixed down. None without a track, or where it holds nothing.
+    Any rate and channel layout: 5.1 and stereo are mixed down. None without a track, or where it
+    holds nothing.
     """
     with open_movie(path) as container:
         if not container.streams.audio:
             return None
         resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
-        parts, end, first = [], 0, first_second(container)
-        for frame in itertools.chain(container.decode(audio=0), [None]):  # None empties the resampler
+        parts = []
+        end = 0
+        first = first_second(container)
+        for frame in itertools.chain(
+            container.decode(audio=0), [None]
+        ):  # None empties the resampler
             for piece in resampler.resample(frame):
                 samples = piece.to_ndarray()[0]
-                start = end if piece.pts is None else round((float(piece.pts * piece.time_base) - first) * RATE)
+                start = (
+                    end
+                    if piece.pts is None
+                    else round((float(piece.pts * piece.time_base) - first) * RATE)
+                )
                 parts += [np.zeros(max(0, start - end), np.float32), samples[max(0, end - start) :]]
                 end = max(end, start + len(samples))
     return np.concatenate(parts) if parts else None
@@ -81,9 +100,10 @@ class AudioProcessor:
     Parameters
     ----------
     kind : 'mel_mean', 'mel', 'encodec_latents' or 'encodec_codes'
-        'mel_mean': the TR's mean log-mel spectrum, 128 bands. 'mel': 64 bands x 32 frames, which can be turned
-        back into sound. 'encodec_latents': 128 values x 112 frames (at 1.5 s) of the EnCodec model, and
-        'encodec_codes': their names in 8 codebooks, for `MultimodalAutoencoder(use_encodec=True)`.
+        'mel_mean': the TR's mean log-mel spectrum, 128 bands. 'mel': 64 bands x 32 frames, which
+        can be turned back into sound. 'encodec_latents': 128 values x 112 frames (at 1.5 s) of the
+        EnCodec model, and 'encodec_codes': their names in 8 codebooks, for
+        `MultimodalAutoencoder(use_encodec=True)`.
     tr : float
         Repetition time in seconds.
     codec : str
@@ -111,12 +131,19 @@ class AudioProcessor:
         return (8, n_frames) if self.kind == "encodec_codes" else (128 * n_frames,)
 
     def features(self, sound: np.ndarray | None, n_trs: int) -> np.ndarray:
-        """Features of each TR, before standardising: (n_trs, *shape), int16 codes or float32; None is silence."""
+        """Features of each TR, before standardising: (n_trs, *shape).
+
+        int16 codes, or float32. None is silence.
+        """
         sound = np.zeros(1, np.float32) if sound is None else sound
         if self.kind not in _MEL:
-            return encodec.encode(sound, n_trs, self.tr, self.codec, codes=self.kind == "encodec_codes")
+            return encodec.encode(
+                sound, n_trs, self.tr, self.codec, codes=self.kind == "encodec_codes"
+            )
         n_frames, n_mels = _MEL[self.kind]
-        return np.log(mel_power(sound, RATE, n_trs, self.tr, n_mels, n_frames) + FLOOR).reshape(n_trs, -1)
+        return np.log(mel_power(sound, RATE, n_trs, self.tr, n_mels, n_frames) + FLOOR).reshape(
+            n_trs, -1
+        )
 
     @property
     def mel_shape(self) -> tuple[int, int] | None:
@@ -124,7 +151,9 @@ class AudioProcessor:
         return _MEL.get(self.kind)
 
     def log_power(self, features) -> torch.Tensor:
-        """Natural logarithm of mel power of (n_trs, *shape) features, as `MultimodalDataset` gives them.
+        """Natural logarithm of mel power of (n_trs, *shape) features.
+
+        Features are those that `MultimodalDataset` gives.
 
         Returns
         -------
@@ -139,10 +168,12 @@ class AudioProcessor:
         return features.float() * torch.from_numpy(self.sd) + torch.from_numpy(self.mean)
 
     def features_to_sound(self, features, n_iter: int = 32, random_state: int = 0) -> np.ndarray:
-        """Turn (n_trs, *shape) features, in the unit of `MultimodalDataset`, into mono sound at 24 kHz.
+        """Turn (n_trs, *shape) features into mono sound at 24 kHz.
 
-        Log-mel features by Griffin-Lim (Griffin & Lim 1984, IEEE TASSP 32:236-243), EnCodec's by its decoder.
-        'mel_mean' holds no timing within a TR: the sound then holds its mean spectrum.
+        Features are in the unit of `MultimodalDataset`.
+
+        Log-mel features by Griffin-Lim (Griffin & Lim 1984, IEEE TASSP 32:236-243), EnCodec's by
+        its decoder. 'mel_mean' holds no timing within a TR: the sound then holds its mean spectrum.
 
         Returns
         -------
@@ -151,36 +182,53 @@ class AudioProcessor:
         features = torch.as_tensor(features).detach().cpu()
         if tuple(features.shape[1:]) != self.shape:
             raise ValueError(
-                f"features have shape {tuple(features.shape)}, expected (n_trs, {', '.join(map(str, self.shape))})."
+                f"features have shape {tuple(features.shape)}, expected (n_trs, "
+                f"{', '.join(map(str, self.shape))})."
             )
         if self.mel_shape is not None:
-            sound = self._griffin_lim(self.log_power(features), n_iter, torch.Generator().manual_seed(random_state))
+            sound = self._griffin_lim(
+                self.log_power(features), n_iter, torch.Generator().manual_seed(random_state)
+            )
         else:
             codes = self.kind == "encodec_codes"
             sound = encodec.decode(self._unstandardised(features), self.tr, self.codec, codes=codes)
         n_samples = round(len(features) * self.tr * RATE)
         return np.pad(sound, (0, max(0, n_samples - len(sound))))[:n_samples]
 
-    def features_to_audio(self, features, path: str | Path, n_iter: int = 32, random_state: int = 0) -> None:
+    def features_to_audio(
+        self, features, path: str | Path, n_iter: int = 32, random_state: int = 0
+    ) -> None:
         """Write what `features_to_sound` gives as a wav."""
         write_wav(path, self.features_to_sound(features, n_iter, random_state), RATE)
 
-    def _griffin_lim(self, log_power: torch.Tensor, n_iter: int, generator: torch.Generator) -> np.ndarray:
+    def _griffin_lim(
+        self, log_power: torch.Tensor, n_iter: int, generator: torch.Generator
+    ) -> np.ndarray:
         n_frames, n_mels = _MEL[self.kind]
         log_power = log_power.reshape(-1, n_mels).clamp(max=LOUDEST)
         power = (log_power.exp() - FLOOR).clamp(min=0).repeat_interleave(32 // n_frames, dim=0)
         hop = round(self.tr * RATE / 32)
         filters = torch.from_numpy(mel_filters(n_mels))
-        spread = filters.T / filters.sum(0).clamp(min=1e-8)[:, None]  # each bin takes its bands' power
+        spread = (
+            filters.T / filters.sum(0).clamp(min=1e-8)[:, None]
+        )  # each bin takes its bands' power
         amplitude = (power @ spread.T).sqrt().T * torch.hann_window(N_FFT).sum() / 2
         sound = _griffin_lim(amplitude, hop, n_iter, generator)
         return torch.nn.functional.pad(sound, (hop // 2, 0)).numpy()
 
 
-def _griffin_lim(amplitude: torch.Tensor, hop: int, n_iter: int, generator: torch.Generator) -> torch.Tensor:
-    """A signal whose STFT has the given amplitude (n_bins, n_frames), frame k centred on k * hop."""
-    window, settings = torch.hann_window(N_FFT), {"n_fft": N_FFT, "hop_length": hop}
-    phase = torch.polar(torch.ones_like(amplitude), 2 * torch.pi * torch.rand(amplitude.shape, generator=generator))
+def _griffin_lim(
+    amplitude: torch.Tensor, hop: int, n_iter: int, generator: torch.Generator
+) -> torch.Tensor:
+    """A signal whose STFT has the given amplitude (n_bins, n_frames).
+
+    Frame k is centred on sample k * hop.
+    """
+    window = torch.hann_window(N_FFT)
+    settings = {"n_fft": N_FFT, "hop_length": hop}
+    phase = torch.polar(
+        torch.ones_like(amplitude), 2 * torch.pi * torch.rand(amplitude.shape, generator=generator)
+    )
     for _ in range(n_iter):
         sound = torch.istft(amplitude * phase, window=window, **settings)
         spectrum = torch.stft(sound, window=window, return_complex=True, **settings)

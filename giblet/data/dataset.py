@@ -8,23 +8,24 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from giblet.alignment.splits import SPLITS, gap_trs
+from giblet.alignment.splits import SPLITS, Splitting
 from giblet.data.arrays import features_from_arrays, frames_of
 from giblet.data.audio import AudioProcessor
 from giblet.data.features import STIMULI, Features, mean_response
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
-from giblet.data.prepare import group_mean, prepare, read_manifest
+from giblet.data.prepare import Processors, group_mean, prepare, read_manifest
 from giblet.data.provenance import hash_of
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
-from giblet.masks import voxel_coordinates
+from giblet.regions import voxel_coordinates
 
-FRACTIONS = (0.6, 0.15, 0.25)
+FRACTIONS = Splitting.fractions
 
 
 class MultimodalDataset(Dataset):
@@ -41,14 +42,19 @@ class MultimodalDataset(Dataset):
         'all' is every TR with both stimulus and BOLD, the gaps between the splits included.
     average : bool
         One item a TR, with the mean response of the subjects, instead of one item a subject and TR.
-    context : (before, after)
-        TRs of stimulus around each TR, within its run: widths grow by before + 1 + after, in the order of time.
+    context : (before, after), optional
+        TRs of stimulus around each TR, within its run: widths grow by before + 1 + after, in the
+        order of time. Default: what dataset.toml says, or (0, 0).
     video_processor, audio_processor, text_processor : processors
         Kinds and sizes of the features; by default those of the full-size model.
     fractions : (train, val, test)
         Shares of each run, in this order, see `giblet.alignment.split_trs`.
-    test_runs : sequence of int
-        Runs, counted from 0, that are held out as a whole; their BOLD is z-scored by their own mean and SD.
+    test_runs : sequence of int, optional
+        Runs, counted from 0, that are held out as a whole; their BOLD is z-scored by their own mean
+        and SD. Default: what dataset.toml says, or none.
+    regions, region_names : optional
+        Label image of the regions that tables and lesions take, and names of its labels, as in
+        `label_regions`. Default: what dataset.toml says.
     cache_dir : folder, default `data_dir/cache`
 
     Attributes
@@ -62,7 +68,8 @@ class MultimodalDataset(Dataset):
         The stimuli that vary over the training TRs. The others are absent: (n_trs, 0).
     features : Features
         What is stored, over all TRs of the movie.
-    fmri_mean, fmri_variance : with `average`, mean response and variance of the subjects, over all TRs of the movie
+    fmri_mean, fmri_variance : with `average`, mean response and variance of the subjects, over all
+    TRs of the movie
     mask_img : image of the voxels
     video_processor, audio_processor, text_processor
         What turns features back into frames, sound and words.
@@ -83,36 +90,45 @@ class MultimodalDataset(Dataset):
         split: str = "train",
         *,
         average: bool = False,
-        context: tuple[int, int] = (0, 0),
+        context: Sequence[int] | None = None,
         video_processor: VideoProcessor | None = None,
         audio_processor: AudioProcessor | None = None,
         text_processor: TextProcessor | None = None,
-        fractions: tuple[float, float, float] = FRACTIONS,
-        test_runs: Sequence[int] = (),
+        fractions: Sequence[float] = FRACTIONS,
+        test_runs: Sequence[int] | None = None,
+        regions=None,
+        region_names: Sequence[str] | str | Path = (),
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ):
-        _check_choice(split, context)
+        _check_split(split)
         self.folder = DataFolder.open(data_dir)
-        self.tr, self.simulated, self.planted = self.folder.tr, self.folder.simulated, self.folder.planted
-        self._splitting = {"context": context, "fractions": fractions, "test_runs": test_runs}
+        self.tr = self.folder.tr
+        self.simulated = self.folder.simulated
+        self.planted = self.folder.planted
+        self._splitting = Splitting(
+            tuple(self.folder.context if context is None else context),
+            tuple(fractions),
+            tuple(self.folder.test_runs if test_runs is None else test_runs),
+        )
         self.video_processor = replace(video_processor or VideoProcessor(), tr=self.tr)
         audio = replace(audio_processor or AudioProcessor(), tr=self.tr, mean=None, sd=None)
         text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
         fmri = FMRIProcessor(self.tr)
+        processors = Processors(self.video_processor, audio, text, fmri)
         cache_dir = Path(cache_dir or self.folder.path / "cache")
-        processors = (self.video_processor, audio, text, fmri)
-        self.cache = prepare(
-            self.folder, *processors, tuple(fractions), tuple(test_runs), tuple(context), cache_dir, progress
-        )
+        self.cache = prepare(self.folder, processors, self._splitting, cache_dir, progress)
         manifest = read_manifest(self.cache)
         self.mask_img = nib.load(self.cache / "mask.nii.gz")
         self.fmri_processor = replace(fmri, mask_img=self.mask_img)
-        self.audio_processor = replace(audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd"))
+        self.audio_processor = replace(
+            audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd")
+        )
         words = tuple(manifest["annotations"])
         self.text_processor = replace(text, annotations=words, embeddings=self._saved("embeddings"))
         self._facts = manifest["data"] | {"path": str(self.folder.path.resolve())}
         self.region_names = None
+        self.region_labels = self.folder.labels if regions is None else (regions, region_names)
         self._choose(Features.load(self.cache), list(self.folder.subjects), subjects)
         self._take(split, average)
 
@@ -130,8 +146,8 @@ class MultimodalDataset(Dataset):
         tr: float = 1.5,
         split: str = "train",
         average: bool = False,
-        context: tuple[int, int] = (0, 0),
-        fractions: tuple[float, float, float] = FRACTIONS,
+        context: Sequence[int] = (0, 0),
+        fractions: Sequence[float] = FRACTIONS,
         test_runs: Sequence[int] = (),
         regions: Sequence[str] | None = None,
         coordinates=None,
@@ -142,12 +158,14 @@ class MultimodalDataset(Dataset):
         Parameters
         ----------
         video, audio, text : (n_trs, ...), optional
-            Features of each TR, standardised here by the training TRs. uint8 video is scaled to 0..1 instead, and is
-            a film where it has the shape (n_trs, n_frames, height, width) or (n_trs, n_frames, height, width, 3);
-            integer audio is codes. A stimulus that is not given, or has no feature that varies over the training
-            TRs, is absent: (n_trs, 0) in items.
+            Features of each TR, standardised here by the training TRs. uint8 video is scaled to
+            0..1 instead, and is a film where it has the shape (n_trs, n_frames, height, width) or
+            (n_trs, n_frames, height, width, 3); integer audio is codes. A stimulus that is not
+            given, or has no feature that varies over the training TRs, is absent: (n_trs, 0) in
+            items.
         fmri : (n_subjects, n_trs, n_voxels) or (n_trs, n_voxels)
-            BOLD of voxels or parcels, z-scored here within each run by its training TRs. A TR of NaN was not measured.
+            BOLD of voxels or parcels, z-scored here within each run by its training TRs. A TR of
+            NaN was not measured.
         runs : sequence of int
             TRs of each run; default one run.
         subjects : sequence of str
@@ -159,23 +177,41 @@ class MultimodalDataset(Dataset):
         split, average, context, fractions, test_runs
             As for a folder.
         regions : sequence of str, optional
-            Region of each voxel, see `giblet.analysis.regions.regions_of`; '' is none.
+            Region of each voxel, see `giblet.regions.regions_of`; '' is none.
         coordinates : (n_voxels, 3), optional
             Centre of each voxel or parcel in mm, for random regions that are contiguous.
         mask_img : image, optional
             Whose voxels, in the order of its array, are those of `fmri`: for maps.
         """
-        _check_choice(split, context)
+        _check_split(split)
         self = cls.__new__(cls)
-        self.folder, self.cache, self.tr, self.simulated, self.planted = None, None, tr, False, {}
+        self.folder = None
+        self.cache = None
+        self.tr = tr
+        self.simulated = False
+        self.planted = {}
         stimuli = {"video": video, "audio": audio, "text": text}
-        features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, fractions, context, test_runs)
-        names = [f"sub-{n + 1:02d}" for n in range(len(features.fmri))] if subjects is None else list(subjects)
+        self._splitting = Splitting(tuple(context), tuple(fractions), tuple(test_runs))
+        features = features_from_arrays(stimuli, fmri, runs, lag_trs, tr, self._splitting)
+        names = (
+            [f"sub-{n + 1:02d}" for n in range(len(features.fmri))]
+            if subjects is None
+            else list(subjects)
+        )
         if len(names) != len(features.fmri):
-            raise ValueError(f"subjects are {names}, expected a name for each of {len(features.fmri)} series of fmri.")
-        self.video_processor, self.audio_processor, self.text_processor = frames_of(video, tr), None, None
-        self._splitting = {"context": context, "fractions": fractions, "test_runs": test_runs}
-        self._facts = {"tr": tr, "run_trs": np.bincount(features.run).tolist(), "lag_trs": lag_trs, "path": None}
+            raise ValueError(
+                f"subjects are {names}, expected a name for each of {len(features.fmri)} series of "
+                "fmri."
+            )
+        self.video_processor = frames_of(video, tr)
+        self.audio_processor = None
+        self.text_processor = None
+        self._facts = {
+            "tr": tr,
+            "run_trs": np.bincount(features.run).tolist(),
+            "lag_trs": lag_trs,
+            "path": None,
+        }
         self._choose(features, names, "all")
         self._place(regions, coordinates, mask_img)
         self._take(split, average)
@@ -185,36 +221,43 @@ class MultimodalDataset(Dataset):
         """Where the voxels of arrays lie, if that is known."""
         n_voxels = self.features.fmri.shape[-1]
         self.mask_img = mask_img
+        self.region_labels = None
         self.region_names = None if regions is None else tuple(map(str, regions))
         if coordinates is not None:
             self.coordinates = np.asarray(coordinates, np.float64)
         found = {
             "regions": self.region_names,
-            "mask_img": None if mask_img is None else np.flatnonzero(np.asarray(mask_img.dataobj) > 0),
+            "mask_img": None
+            if mask_img is None
+            else np.flatnonzero(np.asarray(mask_img.dataobj) > 0),
             "coordinates": self.coordinates,
         }
         for name, values in found.items():
             if values is not None and len(values) != n_voxels:
-                raise ValueError(f"{name} has {len(values)} voxels, fmri has {n_voxels}: expected the same.")
+                raise ValueError(
+                    f"{name} has {len(values)} voxels, fmri has {n_voxels}: expected the same."
+                )
 
     def _choose(self, features: Features, names: list, subjects) -> None:
         """Take the features and some of their subjects."""
         self.subjects = names if isinstance(subjects, str) and subjects == "all" else list(subjects)
         if set(self.subjects) - set(names) or not self.subjects:
             raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {names}.")
-        self.features, self.split_labels = features, features.split
+        self.features = features
+        self.split_labels = features.split
         self.present = tuple(name for name in STIMULI if getattr(features, name).shape[-1] > 0)
         self.subject_rows = [names.index(name) for name in self.subjects]
-        before, after = self._splitting["context"]
+        before, after = self._splitting.context
         self.offsets = np.arange(-before, after + 1)
-        self.gap = gap_trs(self.tr, len(self.offsets))
+        self.gap = self._splitting.gap(self.tr)
         self.weight = features.valid[self.subject_rows].mean(0, dtype=np.float32)
 
     def _take(self, split: str, average: bool) -> None:
         """Take the TRs of a split."""
         valid = self.features.valid[self.subject_rows]
         wanted = self.split_labels != "cropped" if split == "all" else self.split_labels == split
-        self.split, self.average = split, average
+        self.split = split
+        self.average = average
         self.tr_index = np.flatnonzero(wanted & valid.any(0))
         self.run = self.features.run[self.tr_index]
         self._items = np.argwhere(valid[:, self.tr_index])  # TRs vary fastest, then subjects
@@ -222,8 +265,11 @@ class MultimodalDataset(Dataset):
             self._average()
 
     def select(self, split: str, average: bool | None = None) -> "MultimodalDataset":
-        """Another split of the same data, or the same one with another `average`; nothing is copied."""
-        _check_choice(split, self._splitting["context"])
+        """Another split of the same data, or the same one with another `average`.
+
+        Nothing is copied.
+        """
+        _check_split(split)
         other = copy(self)
         other._take(split, self.average if average is None else average)
         return other
@@ -233,11 +279,17 @@ class MultimodalDataset(Dataset):
             self.fmri_mean, self.fmri_variance = group_mean(self.cache, self.subject_rows)
         else:
             mean, variance = zip(*mean_response(self.features, self.subject_rows), strict=True)
-            self.fmri_mean, self.fmri_variance = (np.concatenate(x, dtype=np.float32) for x in (mean, variance))
+            self.fmri_mean, self.fmri_variance = (
+                np.concatenate(x, dtype=np.float32) for x in (mean, variance)
+            )
 
     def __getstate__(self) -> dict:
         """Travel to a worker process without the memory-mapped mean."""
-        return {name: value for name, value in vars(self).items() if self.cache is None or name != "fmri_mean"}
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if self.cache is None or name != "fmri_mean"
+        }
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
@@ -258,16 +310,30 @@ class MultimodalDataset(Dataset):
         return None if self.mask_img is None else voxel_coordinates(self.mask_img)
 
     @property
-    def provenance(self) -> dict:
-        """What the data are, how their features were made and how they are split: plain values, for a checkpoint.
+    def label(self) -> str:
+        """'SIMULATED data: ' for titles and captions of simulated data, else ''."""
+        return "" if self.folder is None else self.folder.label
 
-        `files` has a fingerprint of each file or array, and `hash` stands for all of it but the place, `path`. To what
-        a model was trained on comes `train`, see `giblet.data.provenance.trained_on`.
+    def marked(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Head the columns of a table 'SIMULATED data' where they are; changes it in place."""
+        if self.simulated:
+            table.columns.names = ["SIMULATED data"] + [None] * (table.columns.nlevels - 1)
+        return table
+
+    @property
+    def provenance(self) -> dict:
+        """What the data are, and how their features were made and split.
+
+        Plain values, for a checkpoint.
+
+        `files` has a fingerprint of each file or array, and `hash` stands for all of it but the
+        place, `path`. To what a model was trained on comes `train`, see
+        `giblet.data.provenance.trained_on`.
         """
         found = dict(self._facts)
         if self.folder is None:
             found["files"] = self.features.fingerprints
-        found |= {name: np.asarray(values).tolist() for name, values in self._splitting.items()}
+        found |= {name: list(values) for name, values in asdict(self._splitting).items()}
         found |= {"features": self._feature_settings, "subjects": list(self.subjects)}
         return found | {"hash": hash_of(found)}
 
@@ -278,7 +344,8 @@ class MultimodalDataset(Dataset):
             return None
         video = asdict(self.video_processor)
         del video["tr"]
-        audio, text = self.audio_processor, self.text_processor
+        audio = self.audio_processor
+        text = self.text_processor
         return {
             "video": video,
             "audio": {"kind": audio.kind, "codec": audio.codec},
@@ -301,27 +368,37 @@ class MultimodalDataset(Dataset):
         return dims | {"n_voxels": self.features.fmri.shape[-1]}
 
     def fmri(self, voxels: slice = slice(None)) -> np.ndarray:
-        """The split's responses, float32: (n_trs, n_voxels) if `average`, else (n_subjects, n_trs, n_voxels).
+        """Responses of the split, float32.
+
+        (n_trs, n_voxels) if `average`, else (n_subjects, n_trs, n_voxels).
 
         NaN where a subject was not measured.
         """
         if self.average:
             return np.asarray(self.fmri_mean[self.tr_index, voxels])
         rows = self.tr_index
-        responses = np.stack([self.features.fmri[subject, rows, voxels] for subject in self.subject_rows])
+        responses = np.stack(
+            [self.features.fmri[subject, rows, voxels] for subject in self.subject_rows]
+        )
         responses[~self.features.valid[np.ix_(self.subject_rows, self.tr_index)]] = np.nan
         return responses
 
     def train_mean(self, stimulus: str) -> Tensor:
-        """Mean of 'video', 'audio' or 'text' over the training TRs, as items give it: (n_features,)."""
+        """Mean of a stimulus over the training TRs, as items give it: (n_features,)."""
         stored = getattr(self.features, stimulus)
         if stored.ndim > 2:
-            raise ValueError(f"{stimulus} holds codes, which have no mean: use features that are amounts.")
+            raise ValueError(
+                f"{stimulus} holds codes, which have no mean: use features that are amounts."
+            )
         mean = stored[self.split_labels == "train"].mean(0, dtype=np.float32)
-        return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(len(self.offsets))
+        return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(
+            len(self.offsets)
+        )
 
-    def own(self, stimulus: str, values: Tensor) -> Tensor:
-        """Of (n_trs, n_features with context), as items and models give them, the part of the TR itself.
+    def without_context(self, stimulus: str, values: Tensor) -> Tensor:
+        """The part of the TR itself of (n_trs, n_features with context).
+
+        Values are as items and models give them.
 
         Codes, which have no context, and values of the TR itself stay as they are.
         """
@@ -335,33 +412,40 @@ class MultimodalDataset(Dataset):
         return self.n_trs if self.average else len(self._items)
 
     def __getitem__(self, index: int | Sequence[int]) -> dict[str, Tensor | str | int]:
-        """One item, or a whole batch at once for a list of indices; TRs vary fastest, then subjects.
+        """One item, or for a list of indices a whole batch; TRs vary fastest, then subjects.
 
-        `video` is luminance in 0..1, `audio` in SDs, `text` of unit length, `fmri` in SDs; `tr_index` counts the
-        movie's TRs from 0 over all runs, `subject_id` is the subject's name, or 'mean'. A subject's TRs that were
-        not measured are no items. With `average`, `weight` is the share of the subjects that were measured and
-        `fmri_floor` their variance around the mean, see `MultimodalAutoencoder.compute_loss`.
+        `video` is luminance in 0..1, `audio` in SDs, `text` of unit length, `fmri` in SDs;
+        `tr_index` counts the movie's TRs from 0 over all runs, `subject_id` is the subject's name,
+        or 'mean'. A subject's TRs that were not measured are no items. With `average`, `weight` is
+        the share of the subjects that were measured and `fmri_floor` their variance around the
+        mean, see `MultimodalAutoencoder.compute_loss`.
         """
         indices = np.atleast_1d(np.asarray(index))
         if indices.min() < -len(self) or indices.max() >= len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} items.")
         indices = indices % len(self)
         if self.average:
-            rows, names = self.tr_index[indices], ["mean"] * len(indices)
+            rows = self.tr_index[indices]
+            names = ["mean"] * len(indices)
             fmri = self.fmri_mean[rows]
         else:
             subject, position = self._items[indices].T
-            rows, names = self.tr_index[position], [self.subjects[s] for s in subject]
+            rows = self.tr_index[position]
+            names = [self.subjects[s] for s in subject]
             fmri = self.features.fmri[np.asarray(self.subject_rows)[subject], rows]
         item = {name: self.stimulus(name, rows) for name in STIMULI}
-        item |= {"fmri": torch.from_numpy(fmri), "subject_id": names, "tr_index": torch.from_numpy(rows)}
+        item |= {
+            "fmri": torch.from_numpy(fmri),
+            "subject_id": names,
+            "tr_index": torch.from_numpy(rows),
+        }
         if self.average:
             item |= {"weight": torch.from_numpy(self.weight[rows])}
             item |= {"fmri_floor": torch.from_numpy(self.fmri_variance[rows])}
         return item if np.ndim(index) else {name: value[0] for name, value in item.items()}
 
     def stimulus(self, name: str, rows: np.ndarray) -> Tensor:
-        """'video', 'audio' or 'text' at some TRs of the movie, with their context, as items give it."""
+        """A stimulus at some TRs of the movie, with their context, as items give it."""
         stored = getattr(self.features, name)
         if stored.ndim > 2:
             return torch.from_numpy(stored[rows]).long()
@@ -370,8 +454,6 @@ class MultimodalDataset(Dataset):
         return values.reshape(len(rows), len(self.offsets) * stored.shape[1])
 
 
-def _check_choice(split: str, context: tuple[int, int]) -> None:
+def _check_split(split: str) -> None:
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split is {split!r}, expected one of {', '.join(SPLITS)} or all.")
-    if len(context) != 2 or min(context) < 0:
-        raise ValueError(f"context is {context}, expected TRs (before, after), 0 or more.")

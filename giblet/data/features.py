@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from giblet.alignment import gap_trs, split_trs
 from giblet.data.provenance import fingerprint_array
 
 STIMULI = ("video", "audio", "text")
+BLOCK_TRS = 64  # read at a time, so that no whole series is held in memory
 CONSTANT = 1e-6  # of the largest magnitude: a feature that varies by less is constant
 
 
 @dataclass(frozen=True)
 class Features:
-    """Row i of every array is TR i of the movie, counted over all runs; BOLD has been shifted by the lag.
+    """Row i of every array is TR i of the movie, counted over all runs.
+
+    BOLD has been shifted by the lag.
 
     Parameters
     ----------
@@ -52,66 +54,36 @@ class Features:
         return {name: fingerprint_array(getattr(self, name)) for name in (*STIMULI, "fmri")}
 
     def __reduce__(self):
-        """Travel to a worker process as a path, where there is one, instead of as a copy of every array."""
+        """Travel to a worker process as a path where there is one, not as copies of arrays."""
         if self.path is not None:
             return Features.load, (self.path,)
         return super().__reduce__()
 
 
-def label_trs(
-    run_trs: Sequence[int],
-    first: Sequence[int],
-    stop: Sequence[int],
-    fractions: Sequence[float],
-    tr: float,
-    context: tuple[int, int] = (0, 0),
-    test_runs: Sequence[int] = (),
-) -> np.ndarray:
-    """Label every TR of every run 'train', 'val', 'test', 'gap' or 'cropped'.
-
-    Parameters
-    ----------
-    run_trs : TRs of each run
-    first, stop : of each run
-        TRs `first` to `stop` have stimulus and BOLD; the others are 'cropped', and so are those whose context
-        would reach beyond them.
-    context : (before, after)
-        TRs of stimulus around each TR. The gap between splits is context + 1 + HRF.
-    test_runs : as in `split_trs`
-
-    Returns
-    -------
-    (sum(run_trs),) array of str
-    """
-    before, after = context
-    usable = [max(0, end - after - (begin + before)) for begin, end in zip(first, stop, strict=True)]
-    kept = split_trs(usable, fractions, gap_trs(tr, 1 + before + after), test_runs)
-    labels = np.full(sum(run_trs), "cropped", dtype="<U7")
-    start = 0
-    for n_trs, begin, block in zip(run_trs, first, np.split(kept, np.cumsum(usable)[:-1]), strict=True):
-        labels[start + begin + before : start + begin + before + len(block)] = block
-        start += n_trs
-    return labels
-
-
 def mean_response(
     features: Features, subjects: Sequence[int], block_trs: int = 64
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Mean over the subjects measured at each TR, and their variance around it, in blocks, in float64.
+    """Mean over the subjects measured at each TR, and their variance, in float64.
+
+    In blocks of TRs.
 
     Yields
     ------
     mean : (n_block, n_voxels), 0 where no subject was measured
     variance : (n_block,)
-        Squared deviations from the mean, averaged over subjects and voxels: what the mean squared error to every
-        single subject exceeds that to their mean by.
+        Squared deviations from the mean, averaged over subjects and voxels: what the mean squared
+        error to every single subject exceeds that to their mean by.
     """
     for start in range(0, features.fmri.shape[1], block_trs):
         rows = slice(start, start + block_trs)
-        total, squares = 0.0, 0.0
+        total = 0.0
+        squares = 0.0
         for subject in subjects:
-            bold = features.fmri[subject, rows] * features.valid[subject, rows, None].astype(np.float64)
-            total, squares = total + bold, squares + np.einsum("tv,tv->t", bold, bold)
+            bold = features.fmri[subject, rows] * features.valid[subject, rows, None].astype(
+                np.float64
+            )
+            total = total + bold
+            squares = squares + np.einsum("tv,tv->t", bold, bold)
         n_measured = np.maximum(features.valid[subjects, rows].sum(0), 1)
         mean = total / n_measured[:, None]
         variance = squares / n_measured - np.einsum("tv,tv->t", mean, mean)
@@ -120,7 +92,7 @@ def mean_response(
 
 
 def release(array: np.ndarray) -> None:
-    """Give the pages of a memory map that were read back to the system, so that they do not count as ours."""
+    """Return pages of a memory map that were read, so that they do not count as ours."""
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap) and hasattr(array._mmap, "madvise"):
             array._mmap.madvise(mmap.MADV_DONTNEED)
@@ -134,20 +106,83 @@ def absent(n_trs: int) -> np.ndarray:
 
 
 def varies(features: np.ndarray, train: np.ndarray) -> bool:
-    """Whether any feature, of (n_trs, ...), varies over the training TRs, (n_trs,) bool, by more than rounding."""
+    """Whether any feature varies over the training TRs by more than rounding.
+
+    Features are (n_trs, ...), training TRs (n_trs,) bool.
+    """
     return any(block.any() for block in _varying_blocks(features, train))
 
 
 def standardisation(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and SD over the training TRs, twice (n_features,) float64; the SD of a constant feature is 1."""
+    """Mean and SD over the training TRs: (n_features,) float64 each.
+
+    The SD of a constant feature is 1.
+    """
     mean = features[train].mean(0, dtype=np.float64)
     sd = features[train].std(0, dtype=np.float64)
     varying = np.concatenate([np.zeros(0, bool), *_varying_blocks(features, train)])
     return mean, np.where(varying, sd, 1)
 
 
-def _varying_blocks(features: np.ndarray, train: np.ndarray, n_columns: int = 4096) -> Iterator[np.ndarray]:
-    """Which features vary, bool, in blocks of columns: all of a movie's pixels do not fit in memory."""
+@np.errstate(invalid="ignore")  # of infinite voxels, which are left out
+def run_statistics(
+    bold: np.ndarray, usable: np.ndarray, train: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What z-scores one run of one subject: mean and SD over its usable training TRs.
+
+    Of a run without training TRs they are those of all its usable TRs. Files and arrays are both
+    standardised by this function and `zscored`.
+
+    Parameters
+    ----------
+    bold : (n_trs, n_voxels)
+        Read in blocks.
+    usable, train : (n_trs,) bool
+
+    Returns
+    -------
+    mean, sd : (n_voxels,) float64
+        0 where fewer than two TRs can be used.
+    voxels : (n_voxels,) bool
+        Finite in every usable TR, and varying.
+    """
+    mean, sd = np.zeros((2, bold.shape[1]))
+    voxels = np.ones(bold.shape[1], bool)
+    rows = np.flatnonzero(usable)
+    fitted = np.flatnonzero(usable & train)
+    if len(fitted) == 0:
+        fitted = rows
+    if len(fitted) < 2:
+        return mean, sd, voxels
+    first = bold[fitted[0]].astype(np.float64)  # subtracted, so squares stay exact
+    first = np.where(np.isfinite(first), first, 0)
+    total, squares = np.zeros((2, bold.shape[1]))
+    for part in np.array_split(rows, -(-len(rows) // BLOCK_TRS)):
+        block = bold[part] - first
+        voxels &= np.isfinite(block).all(0)
+        block = block[np.isin(part, fitted)]
+        total += block.sum(0)
+        squares += np.square(block).sum(0)
+    mean = total / len(fitted)
+    sd = np.sqrt(np.maximum(squares / len(fitted) - mean**2, 0))
+    mean += first
+    voxels &= sd > CONSTANT * np.abs(mean)
+    return mean, sd, voxels
+
+
+def zscored(bold: np.ndarray, mean: np.ndarray, sd: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """(n_trs, n_voxels) in SDs, float32; 0 where a TR was not measured or an SD is 0."""
+    sd = np.where(sd > 0, sd, np.inf)
+    return np.where(measured[:, None], (bold - mean) / sd, 0).astype(np.float32)
+
+
+def _varying_blocks(
+    features: np.ndarray, train: np.ndarray, n_columns: int = 4096
+) -> Iterator[np.ndarray]:
+    """Which features vary, in blocks of columns.
+
+    All of a movie's pixels do not fit in memory.
+    """
     flat = features.reshape(len(features), -1)
     for start in range(0, flat.shape[1], n_columns):
         block = flat[train, start : start + n_columns]

@@ -10,17 +10,20 @@ import nibabel as nib
 import numpy as np
 from nilearn.datasets import load_mni152_brain_mask
 from nilearn.image import resample_img
+from nilearn.masking import unmask
 from scipy.ndimage import distance_transform_edt
 
+from giblet.data.features import BLOCK_TRS, run_statistics
 from giblet.files import atomic_path
 
-BLOCK_TRS = 64  # read at a time, so that no whole series is held in memory
 MARGIN_MM = 6.0
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Which parts of one subject's series can be used: `trs` (n_trs,) bool, `voxels` (n_voxels,) bool.
+    """Which parts of one subject's series can be used.
+
+    `trs` is (n_trs,) bool, `voxels` (n_voxels,) bool.
 
     `mean` and `sd` (n_runs, n_voxels) are those that z-score each run.
     """
@@ -32,11 +35,20 @@ class Scan:
 
 
 def template_mask(image) -> nib.Nifti1Image:
-    """Voxels of an MNI-space image within 6 mm of the MNI152 brain mask: more than any subject's brain fills."""
+    """Voxels of an MNI-space image within 6 mm of the MNI152 brain mask.
+
+    That is more than any subject's brain fills.
+    """
     brain = load_mni152_brain_mask(resolution=2)
-    distance = distance_transform_edt(np.asarray(brain.dataobj) == 0, sampling=2.0).astype(np.float32)
+    distance = distance_transform_edt(np.asarray(brain.dataobj) == 0, sampling=2.0).astype(
+        np.float32
+    )
     near = resample_img(
-        nib.Nifti1Image(distance, brain.affine), image.affine, image.shape[:3], "linear", fill_value=2 * MARGIN_MM
+        nib.Nifti1Image(distance, brain.affine),
+        image.affine,
+        image.shape[:3],
+        "linear",
+        fill_value=2 * MARGIN_MM,
     )
     return nib.Nifti1Image((near.get_fdata() <= MARGIN_MM).astype(np.uint8), image.affine)
 
@@ -57,7 +69,9 @@ class FMRIProcessor:
     mask_img: nib.Nifti1Image | None = field(default=None, repr=False, compare=False)
 
     def blocks(self, path: str | Path, mask_img, n_trs: int) -> Iterator[np.ndarray]:
-        """Read one subject's series through one open handle, as blocks (n_block, n_voxels) float32 of the mask.
+        """Read one subject's series through one open handle, in blocks.
+
+        Blocks are (n_block, n_voxels) float32, voxels of the mask.
 
         Raises
         ------
@@ -70,27 +84,47 @@ class FMRIProcessor:
             raise ValueError(f"{path} cannot be read as NIfTI ({error}): convert it.") from None
         mask = np.asarray(mask_img.dataobj) > 0
         if image.ndim != 4:
-            raise ValueError(f"{path} has shape {image.shape}, expected 4-D, with TRs last: give the whole series.")
-        if image.shape[:3] != mask.shape or not np.allclose(image.affine, mask_img.affine, atol=1e-3):
             raise ValueError(
-                f"{path} lies on another grid than the mask, {image.shape[:3]} with affine {image.affine.tolist()}, "
+                f"{path} has shape {image.shape}, expected 4-D, with TRs last: give the whole "
+                "series."
+            )
+        if image.shape[:3] != mask.shape or not np.allclose(
+            image.affine, mask_img.affine, atol=1e-3
+        ):
+            raise ValueError(
+                f"{path} lies on another grid than the mask, {image.shape[:3]} with affine "
+                f"{image.affine.tolist()}, "
                 f"expected {mask.shape} with {mask_img.affine.tolist()}: resample one to the other."
             )
         if image.shape[3] != n_trs:
-            raise ValueError(f"{path} has {image.shape[3]} TRs, expected {n_trs}: mend run_trs in dataset.toml.")
+            raise ValueError(
+                f"{path} has {image.shape[3]} TRs, expected {n_trs}: mend run_trs in dataset.toml."
+            )
         for start in range(0, n_trs, BLOCK_TRS):
             try:
                 block = np.asarray(image.dataobj[..., start : start + BLOCK_TRS], dtype=np.float32)
             except (OSError, EOFError, zlib.error) as error:
-                raise ValueError(f"{path} is damaged after TR {start} ({error}): copy it again.") from None
+                raise ValueError(
+                    f"{path} is damaged after TR {start} ({error}): copy it again."
+                ) from None
             yield np.ascontiguousarray(block[mask].T)
 
-    def scan(self, path: str | Path, mask_img, runs: list[slice], train: np.ndarray, raw: Path, tick: Callable) -> Scan:
-        """Copy one subject's series to `raw`, a .npy (n_trs, n_voxels) float32, and find what of it can be used.
+    def scan(
+        self,
+        path: str | Path,
+        mask_img,
+        runs: list[slice],
+        train: np.ndarray,
+        raw: Path,
+        tick: Callable,
+    ) -> Scan:
+        """Copy one subject's series to `raw` and find what of it can be used.
 
-        A TR cannot be used if no voxel is finite in it, or if it repeats a neighbour in every voxel. A voxel cannot
-        be used if it is not finite in a usable TR, or does not vary over the usable training TRs of a run (in a run
-        without training TRs: over all its usable TRs).
+        `raw` is a .npy (n_trs, n_voxels) float32.
+
+        A TR cannot be used if no voxel is finite in it, or if it repeats a neighbour in every
+        voxel. A voxel cannot be used if it is not finite in a usable TR, or does not vary over the
+        usable training TRs of a run (in a run without training TRs: over all its usable TRs).
 
         Parameters
         ----------
@@ -99,8 +133,12 @@ class FMRIProcessor:
         train : (n_trs,) bool
             Training TRs, in the file's own TRs.
         """
-        n_trs, n_voxels = len(train), int((np.asarray(mask_img.dataobj) > 0).sum())
-        finite, repeats, last, start = np.zeros(n_trs, bool), np.zeros(n_trs + 1, bool), None, 0
+        n_trs = len(train)
+        n_voxels = int((np.asarray(mask_img.dataobj) > 0).sum())
+        finite = np.zeros(n_trs, bool)
+        repeats = np.zeros(n_trs + 1, bool)
+        last = None
+        start = 0
         with npy_writer(raw, (n_trs, n_voxels)) as write:
             for block in self.blocks(path, mask_img, n_trs):
                 rows = slice(start, start + len(block))
@@ -108,12 +146,14 @@ class FMRIProcessor:
                 before = np.concatenate([block[:1] + 1 if last is None else last, block[:-1]])
                 repeats[rows] = ~(np.isfinite(block) & (block != before)).any(1) & finite[rows]
                 write(block)
-                last, start = block[-1:], rows.stop
+                last = block[-1:]
+                start = rows.stop
                 tick(len(block))
         trs = finite & ~repeats[:-1] & ~repeats[1:]
         if not trs.any():
             raise ValueError(
-                f"{path} holds no TR with finite, changing values: leave the subject out or mend the file."
+                f"{path} holds no TR with finite, changing values: leave the subject out or mend "
+                "the file."
             )
         return self._voxels(raw, runs, trs, train)
 
@@ -124,38 +164,27 @@ class FMRIProcessor:
         mean, sd = np.zeros((2, len(runs), bold.shape[1]))
         voxels = np.ones(bold.shape[1], bool)
         for index, run in enumerate(runs):
-            fitted = run.start + np.flatnonzero((trs & train)[run])
-            if len(fitted) == 0:
-                fitted = run.start + np.flatnonzero(trs[run])
-            if len(fitted) < 2:
-                continue
-            usable = run.start + np.flatnonzero(trs[run])
-            first = np.nan_to_num(bold[fitted[0]].astype(np.float64))  # subtracted, so that squares stay exact
-            total, squares = np.zeros((2, bold.shape[1]))
-            for rows in np.array_split(usable, -(-len(usable) // BLOCK_TRS)):
-                block = bold[rows] - first
-                voxels &= np.isfinite(block).all(0)
-                block = block[np.isin(rows, fitted)]
-                total += block.sum(0)
-                squares += np.square(block).sum(0)
-            mean[index] = total / len(fitted)
-            sd[index] = np.sqrt(np.maximum(squares / len(fitted) - mean[index] ** 2, 0))
-            mean[index] += first
-            voxels &= sd[index] > 1e-6 * np.abs(mean[index])
+            mean[index], sd[index], varying = run_statistics(bold[run], trs[run], train[run])
+            voxels &= varying
         return Scan(trs, voxels, mean, sd)
 
     def features_to_nifti(self, features, path: str | Path) -> None:
-        """Write (n_trs, n_voxels) values as a 4-D NIfTI, or (n_voxels,) as a 3-D one; 0 outside the mask."""
+        """Write (n_trs, n_voxels) values as a 4-D NIfTI, or (n_voxels,) as a 3-D one.
+
+        Values are 0 outside the mask.
+        """
         if self.mask_img is None:
-            raise ValueError("this processor has no mask_img: take `fmri_processor` of a MultimodalDataset.")
-        features, mask = np.asarray(features, np.float32), np.asarray(self.mask_img.dataobj) > 0
+            raise ValueError(
+                "this processor has no mask_img: take `fmri_processor` of a MultimodalDataset."
+            )
+        features = np.asarray(features, np.float32)
+        mask = np.asarray(self.mask_img.dataobj) > 0
         if features.ndim not in (1, 2) or features.shape[-1] != mask.sum():
             raise ValueError(
-                f"features have shape {features.shape}, expected (n_trs, {mask.sum()}) or ({mask.sum()},)."
+                f"features have shape {features.shape}, expected (n_trs, {mask.sum()}) or "
+                f"({mask.sum()},)."
             )
-        volume = np.zeros((*mask.shape, *features.shape[:-1]), np.float32)
-        volume[mask] = features.T
-        image = nib.Nifti1Image(volume, self.mask_img.affine)
+        image = unmask(features, self.mask_img)
         if features.ndim == 2:
             image.header.set_zooms((*image.header.get_zooms()[:3], self.tr))
         with atomic_path(path) as temporary:
@@ -163,8 +192,13 @@ class FMRIProcessor:
 
 
 @contextmanager
-def npy_writer(path: Path, shape: tuple[int, ...], dtype: str = "<f4") -> Iterator[Callable[[np.ndarray], int]]:
-    """Yield a function that appends arrays to a .npy of a known shape, without holding it in memory."""
+def npy_writer(
+    path: Path, shape: tuple[int, ...], dtype: str = "<f4"
+) -> Iterator[Callable[[np.ndarray], int]]:
+    """Yield a function that appends arrays to a .npy of a known shape.
+
+    The array is never held in memory.
+    """
     with path.open("wb") as file:
         header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

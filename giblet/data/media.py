@@ -3,7 +3,6 @@
 import io
 import itertools
 import math
-import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from scipy.io import wavfile
 
 from giblet.files import atomic_path
 
@@ -36,14 +36,19 @@ def first_second(container: av.container.InputContainer) -> float:
 
 
 def write_movie(
-    path: str | Path, frames: Iterable[np.ndarray], fps: float, sound: np.ndarray | None = None, rate: int = 24_000
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    sound: np.ndarray | None = None,
+    rate: int = 24_000,
 ) -> None:
     """Write an H.264 mp4, with AAC sound if given.
 
     Parameters
     ----------
     frames : iterable of (height, width, 3) or (height, width) uint8
-        Shown at `fps` frames per second; an odd height or width loses its last row or column to the codec.
+        Shown at `fps` frames per second; an odd height or width loses its last row or column to the
+        codec.
     sound : (n_samples,) float32 in -1..1, optional
         Mono, `rate` samples per second.
     """
@@ -52,14 +57,20 @@ def write_movie(
     first = next(frames)
     height, width = (size - size % 2 for size in first.shape[:2])
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=frame_rate, options={"preset": "superfast", "crf": "20"})
-        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video = container.add_stream(
+            "libx264", rate=frame_rate, options={"preset": "superfast", "crf": "20"}
+        )
+        video.width = width
+        video.height = height
+        video.pix_fmt = "yuv420p"
         video.codec_context.thread_count = 2  # the same bytes whatever the number of cores
         audio = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
         n_written = 0
         for index, frame in enumerate(itertools.chain([first], frames), start=1):
             layout = "rgb24" if frame.ndim == 3 else "gray"
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format=layout)
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(frame[:height, :width]), format=layout
+            )
             container.mux(video.encode(picture))
             if audio is not None:  # interleaved with the pictures, as players expect
                 chunk = sound[n_written : int(index * rate / frame_rate)]
@@ -71,19 +82,20 @@ def write_movie(
 
 
 def _audio_frame(samples: np.ndarray, start: int, rate: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.asarray(samples, np.float32).clip(-1, 1)[None], format="fltp", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+    frame = av.AudioFrame.from_ndarray(
+        np.asarray(samples, np.float32).clip(-1, 1)[None], format="fltp", layout="mono"
+    )
+    frame.sample_rate = rate
+    frame.pts = start
+    frame.time_base = Fraction(1, rate)
     return frame
 
 
 def write_wav(path: str | Path, sound: np.ndarray, rate: int = 24_000) -> None:
     """Write (n_samples,) float32 in -1..1 as a 16-bit mono wav."""
     samples = (np.asarray(sound).clip(-1, 1) * 32_767).astype("<i2")
-    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
+    with atomic_path(path) as temporary:
+        wavfile.write(temporary, rate, samples)
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,9 @@ def _decode_pictures(data: bytes) -> tuple[int, tuple[int, int] | None, float]:
 
 def _decode_sound(data: bytes) -> tuple[float, float]:
     """Seconds, and the mean square of all samples of all channels, where 1 is full scale."""
-    energy, n_samples, rate = 0.0, 0, 1
+    energy = 0.0
+    n_samples = 0
+    rate = 1
     with av.open(io.BytesIO(data)) as container:
         if not container.streams.audio:
             return 0.0, 0.0

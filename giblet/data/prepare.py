@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import av
@@ -12,17 +12,19 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
+from giblet.alignment.splits import Splitting, label_trs
 from giblet.data.audio import RATE, AudioProcessor, read_sound
 from giblet.data.features import (
+    BLOCK_TRS,
     STIMULI,
     Features,
     absent,
-    label_trs,
     mean_response,
     standardisation,
     varies,
+    zscored,
 )
-from giblet.data.fmri import BLOCK_TRS, FMRIProcessor, Scan, npy_writer, template_mask
+from giblet.data.fmri import FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
 from giblet.data.provenance import fingerprint_file
 from giblet.data.text import TextProcessor, read_segments
@@ -33,15 +35,20 @@ CACHE_VERSION = 4  # raise it when the same settings no longer give the same arr
 CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
 
 
+@dataclass(frozen=True)
+class Processors:
+    """What turns the files of each modality into features."""
+
+    video: VideoProcessor
+    audio: AudioProcessor
+    text: TextProcessor
+    fmri: FMRIProcessor
+
+
 def prepare(
     folder: DataFolder,
-    video: VideoProcessor,
-    audio: AudioProcessor,
-    text: TextProcessor,
-    fmri: FMRIProcessor,
-    fractions: tuple[float, float, float],
-    test_runs: tuple[int, ...],
-    context: tuple[int, int],
+    processors: Processors,
+    splitting: Splitting,
     cache_dir: Path,
     progress: bool = True,
 ) -> Path:
@@ -50,12 +57,12 @@ def prepare(
     Returns
     -------
     Path
-        A folder of the arrays of `Features`, `audio_mean.npy`, `audio_sd.npy`, `embeddings.npy`, `mask.nii.gz` and
-        `manifest.json`. It is named by a hash of every setting and source file and appears only when it is complete;
-        one that is damaged or came from elsewhere is prepared anew. Of several processes one prepares and the
-        others wait for it.
+        A folder of the arrays of `Features`, `audio_mean.npy`, `audio_sd.npy`, `embeddings.npy`,
+        `mask.nii.gz` and `manifest.json`. It is named by a hash of every setting and source file
+        and appears only when it is complete; one that is damaged or came from elsewhere is prepared
+        anew. Of several processes one prepares and the others wait for it.
     """
-    settings = _settings(folder, video, audio, text, fmri, fractions, test_runs, context)
+    settings = _settings(folder, processors, splitting)
     key = _hash(settings)
     out = cache_dir / key
     if not _is_whole(out, key):
@@ -63,39 +70,55 @@ def prepare(
             if not _is_whole(out, key):
                 for rest in (out, *cache_dir.glob(f".{key}-*")):  # of a process that was killed
                     shutil.rmtree(rest, ignore_errors=True)
-                _prepare(folder, video, audio, text, fmri, settings, out, progress)
+                with atomic_folder(out) as temporary:
+                    found = _prepare(folder, processors, splitting, temporary, progress)
+                    _write_manifest(folder, settings, found, temporary)
+                if progress:
+                    print("\n".join(found["said"]))
     return out
 
 
-def _prepare(folder, video, audio, text, fmri, settings: dict, out: Path, progress: bool) -> None:
+def _prepare(
+    folder: DataFolder, processors: Processors, splitting: Splitting, out: Path, progress: bool
+) -> dict[str, list[str]]:
+    """Write every array; return what is `present`, the `annotations`, and what has to be `said`."""
     said = list(folder.inferred)
-    with atomic_folder(out) as out:
-        covered = _prepare_video(folder, video, out, progress)
-        stop = [min(n, n_trs - folder.lag_trs) for n, n_trs in zip(covered, folder.run_trs, strict=True)]
-        parts = (settings["fractions"], folder.tr, tuple(settings["context"]), settings["test_runs"])
-        labels = label_trs(folder.run_trs, folder.skip_trs, stop, *parts)
-        np.save(out / "split.npy", labels)
-        np.save(out / "run.npy", np.repeat(np.arange(len(folder.run_trs)), folder.run_trs))
-        cropped = ", ".join(str(n - end) for n, end in zip(folder.run_trs, stop, strict=True))
-        said.append(f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs")
-        silent = _prepare_audio(folder, audio, labels == "train", out)
-        said += [f"{movie} has no sound: it counts as silent" for movie in silent]
-        annotations = _prepare_text(folder, text, labels == "train", out)
-        present = _drop_absent(labels == "train", out)
-        said += [
-            f"{name} is the same in every training TR: trains without it" for name in STIMULI if name not in present
-        ]
-        for run in settings["test_runs"]:
-            said.append(f"run {run + 1} is held out as a whole: its BOLD is z-scored by its own mean and SD")
-        usable = [slice(run.start, run.start + end) for run, end in zip(folder.runs, stop, strict=True)]
-        said += _prepare_fmri(folder, fmri, usable, labels == "train", out, progress)
-        sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
-        versions = {"numpy": np.__version__, "av": av.__version__, "nibabel": nib.__version__}
-        manifest = {"settings": settings, "sizes": sizes, "versions": versions, "said": said}
-        manifest |= {"present": present, "annotations": annotations, "data": _facts(folder)}
-        (out / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    if progress:
-        print("\n".join(said))
+    covered = _prepare_video(folder, processors.video, out, progress)
+    n_movie = zip(covered, folder.run_trs, strict=True)
+    stop = [min(n, n_trs - folder.lag_trs) for n, n_trs in n_movie]
+    labels = label_trs(folder.run_trs, folder.skip_trs, stop, folder.tr, splitting)
+    train = labels == "train"
+    np.save(out / "split.npy", labels)
+    np.save(out / "run.npy", np.repeat(np.arange(len(folder.run_trs)), folder.run_trs))
+    cropped = ", ".join(str(n - end) for n, end in zip(folder.run_trs, stop, strict=True))
+    said.append(
+        f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs"
+    )
+    silent = _prepare_audio(folder, processors.audio, train, out)
+    said += [f"{movie} has no sound: it counts as silent" for movie in silent]
+    annotations = _prepare_text(folder, processors.text, train, out)
+    present = _drop_absent(train, out)
+    said += [
+        f"{name} is the same in every training TR: trains without it"
+        for name in STIMULI
+        if name not in present
+    ]
+    said += [
+        f"run {run + 1} is held out as a whole: its BOLD is z-scored by its own mean and SD"
+        for run in splitting.test_runs
+    ]
+    runs = zip(folder.runs, stop, strict=True)
+    usable = [slice(run.start, run.start + end) for run, end in runs]
+    said += _prepare_fmri(folder, processors.fmri, usable, train, out, progress)
+    return {"said": said, "present": present, "annotations": annotations}
+
+
+def _write_manifest(folder: DataFolder, settings: dict, found: dict, out: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    versions = {"numpy": np.__version__, "av": av.__version__, "nibabel": nib.__version__}
+    manifest = {"settings": settings, "sizes": sizes, "versions": versions, **found}
+    manifest["data"] = _facts(folder)
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 
 def read_manifest(cache: Path) -> dict:
@@ -104,14 +127,18 @@ def read_manifest(cache: Path) -> dict:
 
 
 def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean response of some subjects and their variance around it, as `mean_response` gives them, memory-mapped.
+    """Mean response of some subjects and their variance around it, memory-mapped.
 
-    Computed once for each choice of subjects and kept in the cache: (n_trs, n_voxels) and (n_trs,), float32.
+    As `mean_response` gives them.
+
+    Computed once for each choice of subjects and kept in the cache: (n_trs, n_voxels) and (n_trs,),
+    float32.
     """
     paths = [cache / f"{name}-{_hash(subjects)}.npy" for name in ("variance", "mean")]
     with alone(paths[1]):
         if not all(path.is_file() for path in paths):
-            features, variance = Features.load(cache), []
+            features = Features.load(cache)
+            variance = []
             with atomic_path(paths[1]) as temporary:
                 with npy_writer(temporary, features.fmri.shape[1:]) as write:
                     for mean, row_variance in mean_response(features, subjects):
@@ -122,19 +149,22 @@ def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray
     return np.load(paths[1], mmap_mode="r"), np.load(paths[0])
 
 
-def _settings(folder, video, audio, text, fmri, fractions, test_runs, context) -> dict:
-    processors = {"video": asdict(video), "audio": {"kind": audio.kind, "tr": audio.tr, "codec": audio.codec}}
-    processors |= {"text": {"model": text.model, "n_features": text.n_features}, "fmri": {"tr": fmri.tr}}
+def _settings(folder: DataFolder, processors: Processors, splitting: Splitting) -> dict:
+    """Everything that the arrays depend on."""
+    audio = processors.audio
+    text = processors.text
     files = _sources(folder)
-    files += [file for name in (audio.codec, text.model) if name for file in sorted(Path(name).glob("**/*"))]  # weights
+    for weights in (audio.codec, text.model):
+        files += sorted(Path(weights).glob("**/*")) if weights else []
     sources = {str(file): _fingerprint(file) for file in files if file.is_file()}
     return {
         "cache_version": CACHE_VERSION,
         **{name: getattr(folder, name) for name in CLOCK},
-        **processors,
-        "fractions": list(fractions),
-        "test_runs": list(test_runs),
-        "context": list(context),
+        "video": asdict(processors.video),
+        "audio": {"kind": audio.kind, "tr": audio.tr, "codec": audio.codec},
+        "text": {"model": text.model, "n_features": text.n_features},
+        "fmri": {"tr": processors.fmri.tr},
+        **{name: list(values) for name, values in asdict(splitting).items()},
         "sources": {name.removeprefix(f"{folder.path}/"): value for name, value in sources.items()},
     }
 
@@ -148,7 +178,9 @@ def _facts(folder: DataFolder) -> dict:
     """What the data are, wherever they lie: see `MultimodalDataset.provenance`."""
     facts = {name: getattr(folder, name) for name in CLOCK}
     files = _sources(folder)
-    facts["files"] = {str(file).removeprefix(f"{folder.path}/"): fingerprint_file(file) for file in files}
+    facts["files"] = {
+        str(file).removeprefix(f"{folder.path}/"): fingerprint_file(file) for file in files
+    }
     return facts
 
 
@@ -181,9 +213,12 @@ def _movies(folder: DataFolder) -> list[tuple[Path, list[slice]]]:
     return [(movie, [run]) for movie, run in zip(folder.movies, folder.runs, strict=True)]
 
 
-def _prepare_video(folder: DataFolder, video: VideoProcessor, out: Path, progress: bool) -> list[int]:
+def _prepare_video(
+    folder: DataFolder, video: VideoProcessor, out: Path, progress: bool
+) -> list[int]:
     shape = (sum(folder.run_trs), video.video_dim)
-    features, covered = open_memmap(out / "video.npy", "w+", np.uint8, shape), []
+    features = open_memmap(out / "video.npy", "w+", np.uint8, shape)
+    covered = []
     with tqdm(total=shape[0], desc="movie", unit="TR", disable=not progress) as bar:
         for movie, runs in _movies(folder):
             start = runs[0].start
@@ -193,27 +228,41 @@ def _prepare_video(folder: DataFolder, video: VideoProcessor, out: Path, progres
     return covered
 
 
-def _prepare_audio(folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path) -> list[Path]:
+def _prepare_audio(
+    folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path
+) -> list[Path]:
     """Write the features; return the movies without sound."""
-    features, silent = [], []
+    features = []
+    silent = []
     for movie, runs in _movies(folder):
         sound = read_sound(movie)
         if sound is None:
             silent.append(movie)
         for run in runs:
-            start, stop = (round((edge - runs[0].start) * folder.tr * RATE) for edge in (run.start, run.stop))
-            features.append(audio.features(None if sound is None else sound[start:stop], run.stop - run.start))
+            start, stop = (
+                round((edge - runs[0].start) * folder.tr * RATE) for edge in (run.start, run.stop)
+            )
+            features.append(
+                audio.features(None if sound is None else sound[start:stop], run.stop - run.start)
+            )
     features = np.concatenate(features)
     if features.dtype == np.int16:  # codes are names, not amounts
         np.save(out / "audio.npy", features)
         return silent
     mean, sd = standardisation(features, train)
-    for name, array in {"audio": (features - mean) / sd, "audio_mean": mean, "audio_sd": sd}.items():
+    for name, array in {
+        "audio": (features - mean) / sd,
+        "audio_mean": mean,
+        "audio_sd": sd,
+    }.items():
         np.save(out / f"{name}.npy", array.astype(np.float32))
     return silent
 
 
-def _prepare_text(folder: DataFolder, text: TextProcessor, train: np.ndarray, out: Path) -> list[str]:
+def _prepare_text(
+    folder: DataFolder, text: TextProcessor, train: np.ndarray, out: Path
+) -> list[str]:
+    """Write the features; return the annotations."""
     if folder.annotations is None:
         np.save(out / "text.npy", absent(len(train)))
         return []
@@ -225,7 +274,7 @@ def _prepare_text(folder: DataFolder, text: TextProcessor, train: np.ndarray, ou
 
 
 def _drop_absent(train: np.ndarray, out: Path) -> list[str]:
-    """Replace what does not vary over the training TRs by nothing; return the names of what does."""
+    """Replace what does not vary over the training TRs by nothing; return the names of the rest."""
     present = []
     for name in STIMULI:
         features = np.load(out / f"{name}.npy", mmap_mode="r")
@@ -238,17 +287,29 @@ def _drop_absent(train: np.ndarray, out: Path) -> list[str]:
 
 
 def _prepare_fmri(
-    folder: DataFolder, fmri: FMRIProcessor, usable: list[slice], train: np.ndarray, out: Path, progress: bool
+    folder: DataFolder,
+    fmri: FMRIProcessor,
+    usable: list[slice],
+    train: np.ndarray,
+    out: Path,
+    progress: bool,
 ) -> list[str]:
-    """Read every subject once into a copy of the template's voxels, find the shared mask, then z-score into it."""
+    """Read every subject once, find the shared mask, then z-score into it.
+
+    The copy that is read into holds the template's voxels.
+    """
     first = nib.load(next(iter(folder.subjects.values())))
     mask_img = template_mask(first) if folder.mask is None else nib.load(folder.mask)
     lagged = np.zeros(len(train), bool)  # training TRs in the file's own TRs
     lagged[folder.lag_trs :] = train[: len(train) - folder.lag_trs]
     scans = {}
-    with tqdm(total=len(folder.subjects) * len(train), desc="brains", unit="TR", disable=not progress) as bar:
+    with tqdm(
+        total=len(folder.subjects) * len(train), desc="brains", unit="TR", disable=not progress
+    ) as bar:
         for name, path in folder.subjects.items():
-            scans[name] = fmri.scan(path, mask_img, folder.runs, lagged, out / f"{name}.raw.npy", bar.update)
+            scans[name] = fmri.scan(
+                path, mask_img, folder.runs, lagged, out / f"{name}.raw.npy", bar.update
+            )
     shared = np.all([scan.voxels for scan in scans.values()], axis=0)
     if not shared.any():
         worst = min(scans, key=lambda name: scans[name].voxels.sum())
@@ -263,7 +324,9 @@ def _prepare_fmri(
     said = [f"{shared.sum()} of {len(shared)} voxels are finite and vary in every subject"]
     for name, scan in scans.items():
         if (n_invalid := int((~scan.trs).sum())) > 0:
-            said.append(f"{folder.subjects[name]}: {n_invalid} TRs are constant or not finite and left out")
+            said.append(
+                f"{folder.subjects[name]}: {n_invalid} TRs are constant or not finite and left out"
+            )
     return said
 
 
@@ -271,18 +334,20 @@ def _standardize(
     scans: dict[str, Scan], shared: np.ndarray, usable: list[slice], folder: DataFolder, out: Path
 ) -> None:
     """Write `fmri.npy` and `valid.npy`; rows without BOLD are 0."""
-    n_trs, columns = sum(folder.run_trs), np.flatnonzero(shared)
+    n_trs = sum(folder.run_trs)
+    columns = np.flatnonzero(shared)
     valid = np.zeros((len(scans), n_trs), bool)
     with npy_writer(out / "fmri.npy", (len(scans), n_trs, len(columns))) as write:
         for (name, scan), trs in zip(scans.items(), valid, strict=True):
             raw = np.load(out / f"{name}.raw.npy", mmap_mode="r")
             for index, (run, rows) in enumerate(zip(folder.runs, usable, strict=True)):
-                mean, sd = scan.mean[index, columns], scan.sd[index, columns]
+                mean = scan.mean[index, columns]
+                sd = scan.sd[index, columns]
                 trs[rows] = scan.trs[rows.start + folder.lag_trs : rows.stop + folder.lag_trs]
                 for start in range(rows.start, rows.stop, BLOCK_TRS):
-                    block = slice(start, min(start + BLOCK_TRS, rows.stop))
-                    bold = raw[block.start + folder.lag_trs : block.stop + folder.lag_trs][:, columns]
-                    write(np.where(trs[block, None], (bold - mean) / sd, 0).astype(np.float32))
+                    stop = min(start + BLOCK_TRS, rows.stop)
+                    bold = raw[start + folder.lag_trs : stop + folder.lag_trs][:, columns]
+                    write(zscored(bold, mean, sd, trs[start:stop]))
                 write(np.zeros((run.stop - rows.stop, len(columns)), np.float32))
             del raw
             (out / f"{name}.raw.npy").unlink()

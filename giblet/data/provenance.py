@@ -10,7 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from giblet.data.dataset import MultimodalDataset
 
-N_SAMPLES, SAMPLE_BYTES = 16, 2**16  # of a file: all of it would take minutes for a study
+# of a file: all of it would take minutes for a study
+N_SAMPLES = 16
+SAMPLE_BYTES = 2**16
 WHERE = ("path", "hash")  # where the data lie, and a name for what the other entries say
 N_NAMED = 3  # files that a message names
 
@@ -40,10 +42,15 @@ def hash_of(provenance: dict) -> str:
 
 
 def trained_on(train: "MultimodalDataset") -> dict:
-    """The provenance of a training set, with its TRs of the movie as [start, stop) intervals in `train`."""
+    """The provenance of a training set and its items.
+
+    To it come `train`, its TRs of the movie as [start, stop) intervals, and `average`, whether its
+    items are means of the subjects.
+    """
     rows = np.unique(train.tr_index)
     parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-    return train.provenance | {"train": [[int(part[0]), int(part[-1]) + 1] for part in parts]}
+    intervals = [[int(part[0]), int(part[-1]) + 1] for part in parts]
+    return train.provenance | {"train": intervals, "average": train.average}
 
 
 def differences(trained_on: dict, provenance: dict, ignored: tuple[str, ...] = WHERE) -> dict:
@@ -59,8 +66,8 @@ def check_same_data(trained_on: dict | None, dataset: "MultimodalDataset") -> No
     Parameters
     ----------
     trained_on : dict or None
-        `model.trained_on`, see the function of this name. A model that giblet did not train has none, and nothing can
-        be said about it.
+        `model.trained_on`, see the function of this name. A model that giblet did not train has
+        none, and nothing can be said about it.
     dataset : MultimodalDataset
         Its subjects may be others than in training; its stimuli, features and splits may not.
 
@@ -74,15 +81,15 @@ def check_same_data(trained_on: dict | None, dataset: "MultimodalDataset") -> No
     found = differences(trained_on, dataset.provenance, (*WHERE, "subjects"))
     if found:
         raise ValueError(
-            f"the model was trained on other data than this data set: {describe(found)}; open the data as they were "
-            f"in training, with `giblet.training.recipe.load_run`."
+            f"the model was trained on other data than this data set: {describe(found)}; open the "
+            "data as they were in training, with `giblet.load_run`."
         )
     rows = np.concatenate([np.arange(*pair) for pair in trained_on["train"]])
     n_others = int((dataset.split_labels[rows] != "train").sum())
     if n_others:
         raise ValueError(
-            f"the model was trained on {n_others} TRs that are no training TRs of this data set, so none of its scores "
-            f"would be held out: train on its split 'train'."
+            f"the model was trained on {n_others} TRs that are no training TRs of this data set, "
+            "so none of its scores would be held out: train on its split 'train'."
         )
 
 
@@ -116,6 +123,6 @@ def check_held_out(dataset: "MultimodalDataset") -> None:
     n_trained = int((dataset.split_labels[dataset.tr_index] == "train").sum())
     if n_trained:
         raise ValueError(
-            f"the data set holds {n_trained} training TRs (split is {dataset.split!r}), and a score on them says "
-            f"nothing: take its split 'test', or 'val'."
+            f"the data set holds {n_trained} training TRs (split is {dataset.split!r}), and a "
+            "score on them says nothing: take its split 'test', or 'val'."
         )

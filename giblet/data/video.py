@@ -52,15 +52,18 @@ class VideoProcessor:
         return self.n_frames * int(np.prod(self.frame_shape))
 
     def sample_times(self, n_trs: int) -> np.ndarray:
-        """Seconds at which frames are taken: (n_trs * n_frames,), frame k of TR i at i * tr + k * frame_skip / 25."""
+        """Seconds at which frames are taken: (n_trs * n_frames,).
+
+        Frame k of TR i is taken at i * tr + k * frame_skip / 25.
+        """
         within = np.arange(self.n_frames) * self.frame_skip / SOURCE_FPS
         return (np.arange(n_trs)[:, None] * self.tr + within).ravel()
 
     def fill(self, path: str | Path, features: np.ndarray, tick: Callable = lambda n: None) -> int:
         """Write the frames of a movie into `features` (n_trs, video_dim) uint8, in place.
 
-        Frames are placed by their time stamps, whatever the file's rate, constant or not, and turned as its
-        display matrix says.
+        Frames are placed by their time stamps, whatever the file's rate, constant or not, and
+        turned as its display matrix says.
 
         Parameters
         ----------
@@ -93,20 +96,22 @@ class VideoProcessor:
     def _scaled(self, picture: av.VideoFrame) -> np.ndarray:
         quarters = round(picture.rotation / 90) % 4  # counter-clockwise
         width, height = (self.height, self.width) if quarters % 2 else (self.width, self.height)
-        scaled = picture.reformat(width, height, format="rgb24" if self.colour else "gray").to_ndarray()
+        scaled = picture.reformat(
+            width, height, format="rgb24" if self.colour else "gray"
+        ).to_ndarray()
         return np.rot90(scaled, quarters)
 
     def features_to_video(self, features, path: str | Path) -> None:
         """Write (n_trs, video_dim) values in 0..1 as an mp4 that lasts n_trs * tr seconds.
 
-        Values outside 0..1 are clamped, as wherever frames are written or drawn; models and scores take
-        them as they are.
+        Values outside 0..1 are clamped, as wherever frames are written or drawn; models and scores
+        take them as they are.
         """
         features = torch.as_tensor(features)
         if features.ndim != 2 or features.shape[1] != self.video_dim:
             raise ValueError(
-                f"features have shape {tuple(features.shape)}, expected (n_trs, {self.video_dim}) for "
-                f"{self.n_frames} frames of {' x '.join(map(str, self.frame_shape))}."
+                f"features have shape {tuple(features.shape)}, expected (n_trs, {self.video_dim}) "
+                f"for {self.n_frames} frames of {' x '.join(map(str, self.frame_shape))}."
             )
         pixels = (features.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
         write_movie(path, pixels.reshape(-1, *self.frame_shape).numpy(), self.n_frames / self.tr)
@@ -116,11 +121,15 @@ def _pictures(path: str | Path) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield each decoded frame with the second at which the next one replaces it."""
     with open_movie(path) as container:
         if not container.streams.video:
-            raise ValueError(f"{path} holds no pictures, expected a movie: name another file in dataset.toml.")
+            raise ValueError(
+                f"{path} holds no pictures, expected a movie: name another file in dataset.toml."
+            )
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        duration, start = 1 / float(stream.average_rate or SOURCE_FPS), first_second(container)
-        time, previous = -duration, None
+        duration = 1 / float(stream.average_rate or SOURCE_FPS)
+        start = first_second(container)
+        time = -duration
+        previous = None
         for frame in container.decode(stream):
             time = time + duration if frame.time is None else frame.time - start
             if previous is not None:

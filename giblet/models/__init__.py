@@ -1,17 +1,5 @@
 """The multimodal autoencoder and its parts."""
 
-from giblet.models.autoencoder import MultimodalAutoencoder
-from giblet.models.decoder import MultimodalDecoder
-from giblet.models.encoder import AudioEncoder, MultimodalEncoder, TextEncoder, VideoEncoder
-from giblet.models.span import Span, SpanAutoencoder
+import lazy_loader
 
-__all__ = [
-    "AudioEncoder",
-    "MultimodalAutoencoder",
-    "MultimodalDecoder",
-    "MultimodalEncoder",
-    "Span",
-    "SpanAutoencoder",
-    "TextEncoder",
-    "VideoEncoder",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from giblet.basis import Basis, Span
 from giblet.models.decoder import MultimodalDecoder
 from giblet.models.encoder import MultimodalEncoder
+
+MODALITIES = ("video", "audio", "text", "fmri")
+WEIGHTING = ("weight", "video_floor", "fmri_floor")  # of a batch, see `compute_loss`
 
 
 class MultimodalAutoencoder(nn.Module):
@@ -18,9 +22,9 @@ class MultimodalAutoencoder(nn.Module):
     audio_features : int
         Width of the audio input and reconstruction: 128 or 2,048. Not used with `use_encodec`.
     text_dim, n_voxels, bottleneck_dim : int
-        Widths of the text embedding, of the predicted fMRI and of the bottleneck. A modality whose `video_dim`,
-        `audio_features` or `text_dim` is 0 is absent: no module is built for it, its input and reconstruction are
-        (batch, 0), and its loss is 0.
+        Widths of the text embedding, of the predicted fMRI and of the bottleneck. A modality whose
+        `video_dim`, `audio_features` or `text_dim` is 0 is absent: no module is built for it, its
+        input and reconstruction are (batch, 0), and its loss is 0.
     video_output_features, audio_output_features, text_output_features : int
         Widths of the sub-encoders; `video_features` and `text_features` are aliases.
     decoder_hidden_dim, decoder_dropout
@@ -41,9 +45,15 @@ class MultimodalAutoencoder(nn.Module):
     ----------
     trained_on : dict or None
         What the trainer or the checkpoint says of the training data, see `giblet.data.provenance`.
+    span : Span or None
+        Bases in which a `SpanAutoencoder` is trained.
+    video_basis, fmri_basis : Basis
+        From pixels and voxels to what `core` reads and gives; here values are their own
+        coordinates.
     """
 
     trained_on: dict | None = None
+    span: Span | None = None
 
     def __init__(
         self,
@@ -74,20 +84,35 @@ class MultimodalAutoencoder(nn.Module):
         video_features: int | None = None,
         text_features: int | None = None,
     ):
-        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        config = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__")
+        }
         super().__init__()
         if video_dim is None:
             config["video_dim"] = video_frames * video_height * video_width
         config["video_output_features"] = config.pop("video_features") or video_output_features
         config["text_output_features"] = config.pop("text_features") or text_output_features
         self._config = config
-        self.reconstruction_weight, self.fmri_weight = reconstruction_weight, fmri_weight
+        self.reconstruction_weight = reconstruction_weight
+        self.fmri_weight = fmri_weight
         self.measured_weight = measured_weight
         self.modality_weights = (video_weight, audio_weight, text_weight)
-        self.n_values = {"video": config["video_dim"], "fmri": n_voxels}  # what their squared errors are divided by
+        self.n_values = {
+            "video": config["video_dim"],
+            "fmri": n_voxels,
+        }  # what their squared errors are divided by
         self.use_encodec = use_encodec
-        names = ("text_dim", "bottleneck_dim", "use_encodec", "n_codebooks", "audio_frames_per_tr", "width")
+        names = (
+            "text_dim",
+            "bottleneck_dim",
+            "use_encodec",
+            "n_codebooks",
+            "audio_frames_per_tr",
+            "width",
+        )
         shared = {name: config[name] for name in (*names, "gradient_checkpointing")}
+        self.video_basis = Basis(config["video_dim"])
+        self.fmri_basis = Basis(n_voxels)
         self.encoder = MultimodalEncoder(
             video_input_dim=config["video_dim"],
             audio_features=audio_features,
@@ -105,6 +130,18 @@ class MultimodalAutoencoder(nn.Module):
             **shared,
         )
 
+    @property
+    def core(self) -> "MultimodalAutoencoder":
+        """The layers that are trained, between coordinates of `video_basis` and `fmri_basis`."""
+        return self
+
+    @property
+    def bases(self) -> dict[str, str] | None:
+        """Name and place of the bases that the weights refer to, for a checkpoint."""
+        if self.span is None:
+            return None
+        return {"id": self.span.id, "path": str(self.span.path.resolve())}
+
     def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> dict[str, Tensor]:
         """Predict the brain and reconstruct the stimulus from the prediction.
 
@@ -117,14 +154,17 @@ class MultimodalAutoencoder(nn.Module):
         -------
         dict
             `fmri_pred` (batch, n_voxels), `bottleneck` (batch, bottleneck_dim), `video_recon`,
-            `audio_recon` and `text_recon` shaped as the inputs; with `use_encodec` also `audio_logits`.
+            `audio_recon` and `text_recon` shaped as the inputs; with `use_encodec` also
+            `audio_logits`.
         """
         fmri_pred, bottleneck = self.encoder(video, audio, text)
         return {"fmri_pred": fmri_pred, "bottleneck": bottleneck, **self.decode(bottleneck)}
 
     def decode(self, bottleneck: Tensor) -> dict[str, Tensor]:
         """Reconstruct from (batch, bottleneck_dim): the `*_recon` entries of `forward`."""
-        video_recon, audio_recon, text_recon = self.decoder(bottleneck, audio_logits=self.use_encodec)
+        video_recon, audio_recon, text_recon = self.decoder(
+            bottleneck, audio_logits=self.use_encodec
+        )
         outputs = {"video_recon": video_recon, "audio_recon": audio_recon, "text_recon": text_recon}
         if self.use_encodec:
             outputs |= {"audio_logits": audio_recon, "audio_recon": audio_recon.argmax(dim=-1)}
@@ -137,6 +177,32 @@ class MultimodalAutoencoder(nn.Module):
     def decode_fmri(self, fmri: Tensor) -> dict[str, Tensor]:
         """Reconstruct the stimulus from a measured brain (batch, n_voxels), as `decode` does."""
         return self.decode(self.fmri_to_bottleneck(fmri))
+
+    def bottleneck_change(self, change: Tensor, voxels: Tensor) -> Tensor:
+        """What a change (batch, n_changed) in some voxels adds to the bottleneck.
+
+        Parameters
+        ----------
+        voxels : (n_changed,) int
+            Indices of the voxels that change.
+        """
+        return F.linear(change, self.encoder.to_bottleneck.weight[:, voxels])
+
+    def decode_pixels(self, bottleneck: Tensor, pixels: slice) -> Tensor:
+        """Some values of the reconstructed video: (batch, n_pixels)."""
+        return self.decoder(bottleneck)[0][:, pixels]
+
+    def project_video(self, video: Tensor) -> Tensor:
+        """The reconstruction of (batch, video_dim) that comes nearest among all it can give."""
+        return self.video_basis.expand(self.video_basis.coordinates(video))
+
+    def batch_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
+        """The loss of a batch as a data set gives it, its terms, and the predicted fMRI."""
+        video, audio, text, fmri = (batch[name] for name in MODALITIES)
+        outputs = self(video, audio, text)
+        weighting = {name: batch[name] for name in WEIGHTING if name in batch}
+        loss, losses = self.compute_loss(outputs, fmri, video, audio, text, **weighting)
+        return loss, losses, outputs["fmri_pred"]
 
     def compute_loss(
         self,
@@ -151,18 +217,18 @@ class MultimodalAutoencoder(nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:
         """The dual loss and its terms.
 
-        Video and audio are mean squared errors in the units of the features (pixels in 0..1, audio in
-        SDs), text is 1 - cosine, fMRI is a mean squared error in SDs of each voxel. With `use_encodec`
-        audio is the cross-entropy of the codes in nats.
+        Video and audio are mean squared errors in the units of the features (pixels in 0..1, audio
+        in SDs), text is 1 - cosine, fMRI is a mean squared error in SDs of each voxel. With
+        `use_encodec` audio is the cross-entropy of the codes in nats.
 
         Parameters
         ----------
         weight : (batch,), optional
-            Of each TR in the mean over the batch: with the mean of the subjects as target, the share of them that
-            were measured.
+            Of each TR in the mean over the batch: with the mean of the subjects as target, the
+            share of them that were measured.
         video_floor, fmri_floor : (batch,), optional
-            Mean squared errors that no output can undo, added to those of each TR: of a mean over subjects, their
-            variance around it; of coordinates, what lies outside the basis.
+            Mean squared errors that no output can undo, added to those of each TR: of a mean over
+            subjects, their variance around it; of coordinates, what lies outside the basis.
 
         Returns
         -------
@@ -170,8 +236,8 @@ class MultimodalAutoencoder(nn.Module):
             reconstruction_weight * reconstruction + fmri_weight * fmri
             (+ measured_weight * measured_recon).
         losses : dict of float
-            `total, reconstruction, fmri, video_recon, audio_recon, text_recon` (before the weights of
-            the modalities), and `measured_recon` where `measured_weight` > 0.
+            `total, reconstruction, fmri, video_recon, audio_recon, text_recon` (before the weights
+            of the modalities), and `measured_recon` where `measured_weight` > 0.
 
         Raises
         ------
@@ -191,10 +257,15 @@ class MultimodalAutoencoder(nn.Module):
         terms = reconstruction(outputs)
         losses = {
             "reconstruction": self._weighted(terms),
-            "fmri": mean(self._squared_errors("fmri", outputs["fmri_pred"], fmri_target), fmri_floor),
+            "fmri": mean(
+                self._squared_errors("fmri", outputs["fmri_pred"], fmri_target), fmri_floor
+            ),
             **dict(zip(("video_recon", "audio_recon", "text_recon"), terms, strict=True)),
         }
-        total = self.reconstruction_weight * losses["reconstruction"] + self.fmri_weight * losses["fmri"]
+        total = (
+            self.reconstruction_weight * losses["reconstruction"]
+            + self.fmri_weight * losses["fmri"]
+        )
         if self.measured_weight:
             losses["measured_recon"] = self._weighted(reconstruction(self.decode_fmri(fmri_target)))
             total = total + self.measured_weight * losses["measured_recon"]
@@ -205,7 +276,9 @@ class MultimodalAutoencoder(nn.Module):
     def _weighted(self, terms: list[Tensor]) -> Tensor:
         return sum(weight * term for weight, term in zip(self.modality_weights, terms, strict=True))
 
-    def _reconstruction_errors(self, outputs: dict, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, ...]:
+    def _reconstruction_errors(
+        self, outputs: dict, video: Tensor, audio: Tensor, text: Tensor
+    ) -> tuple[Tensor, ...]:
         """Errors of each TR, three times (batch,)."""
         if self.use_encodec:
             _check_target("audio", outputs["audio_recon"], audio)
@@ -216,17 +289,28 @@ class MultimodalAutoencoder(nn.Module):
             audio_errors = self._squared_errors("audio", outputs["audio_recon"], audio)
         _check_target("text", outputs["text_recon"], text)
         cosine = F.cosine_similarity(_full(outputs["text_recon"]), text, dim=1)
-        text_errors = 1 - cosine if text.shape[1] else cosine  # the cosine of nothing with nothing is 0
-        return self._squared_errors("video", outputs["video_recon"], video), audio_errors, text_errors
+        text_errors = (
+            1 - cosine if text.shape[1] else cosine
+        )  # the cosine of nothing with nothing is 0
+        return (
+            self._squared_errors("video", outputs["video_recon"], video),
+            audio_errors,
+            text_errors,
+        )
 
     def _squared_errors(self, name: str, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each TR: (batch,)."""
         _check_target(name, output, target)
         n_values = self.n_values.get(name, target.shape[1])
-        return (_full(output) - target).square().sum(1) / max(n_values, 1)  # 0 where the modality is absent
+        return (_full(output) - target).square().sum(1) / max(
+            n_values, 1
+        )  # 0 where the modality is absent
 
     def get_config(self) -> dict[str, int | float | bool]:
-        """The constructor's arguments: `MultimodalAutoencoder(**model.get_config())` is the same model."""
+        """The constructor's arguments.
+
+        `MultimodalAutoencoder(**model.get_config())` is the same model.
+        """
         return dict(self._config)
 
     def parameter_count(self) -> int:
@@ -234,9 +318,12 @@ class MultimodalAutoencoder(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def memory_estimate(self, batch_size: int = 32) -> dict[str, int]:
-        """Bytes to train in float32 with Adam: `parameters, gradients, optimizer, activations, total`.
+        """Bytes to train in float32 with Adam.
 
-        Activations are what autograd keeps for one batch. All is counted on the meta device: nothing is allocated.
+        `parameters, gradients, optimizer, activations, total`.
+
+        Activations are what autograd keeps for one batch. All is counted on the meta device:
+        nothing is allocated.
         """
         with torch.device("meta"):
             twin = MultimodalAutoencoder(**self._config)
@@ -248,7 +335,8 @@ class MultimodalAutoencoder(nn.Module):
 
 def _saved_bytes(model: MultimodalAutoencoder, video_dim: int, batch_size: int) -> int:
     """Bytes that autograd saves between forward and backward, parameters aside."""
-    video, text = torch.empty(batch_size, video_dim), torch.empty(batch_size, model.encoder.text_dim)
+    video = torch.empty(batch_size, video_dim)
+    text = torch.empty(batch_size, model.encoder.text_dim)
     audio = torch.empty(batch_size, *model.encoder.audio_shape)
     fmri = torch.empty(batch_size, model.encoder.n_voxels)
     saved: dict[int, Tensor] = {}
@@ -263,7 +351,9 @@ def _saved_bytes(model: MultimodalAutoencoder, video_dim: int, batch_size: int) 
         for decoded in [outputs] + [model.decode_fmri(fmri)] * bool(model.measured_weight):
             kept += model._reconstruction_errors(decoded, video, audio, text)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    return sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
+    return sum(
+        tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights
+    )
 
 
 def _full(x: Tensor) -> Tensor:
@@ -274,6 +364,7 @@ def _full(x: Tensor) -> Tensor:
 def _check_target(name: str, output: Tensor, target: Tensor) -> None:
     if output.shape != target.shape:
         raise ValueError(
-            f"{name}_target has shape {tuple(target.shape)} but the model gave {tuple(output.shape)}: "
+            f"{name}_target has shape {tuple(target.shape)} but the model gave "
+            f"{tuple(output.shape)}: "
             f"targets are never cut or stretched to fit, so give the model the widths of the data."
         )

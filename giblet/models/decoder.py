@@ -35,7 +35,8 @@ class CodeHead(nn.Module):
 class MultimodalDecoder(nn.Module):
     """Reconstruct the stimulus from the bottleneck.
 
-    A modality of width 0 is absent: it has no decoder and no share of Layer 11, and its reconstruction is (batch, 0).
+    A modality of width 0 is absent: it has no decoder and no share of Layer 11, and its
+    reconstruction is (batch, 0).
 
     Parameters
     ----------
@@ -68,14 +69,24 @@ class MultimodalDecoder(nn.Module):
         width: float = 1.0,
     ):
         super().__init__()
-        self.bottleneck_dim, self.use_encodec = bottleneck_dim, use_encodec
+        self.bottleneck_dim = bottleneck_dim
+        self.use_encodec = use_encodec
         self.gradient_checkpointing = gradient_checkpointing
         n_codes = n_codebooks * audio_frames_per_tr if use_encodec else audio_dim
         self.present = present_modalities(video_dim, n_codes, text_dim)
-        n_modality, n_hidden = scaled(512, width), scaled(1024, width)
+        n_modality = scaled(512, width)
+        n_hidden = scaled(1024, width)
         n_shared = len(self.present) * n_modality
-        widths = [bottleneck_dim, scaled(8000, width), scaled(4096, width), scaled(hidden_dim, width), n_shared]
-        self.trunk = nn.Sequential(*(hidden_block(i, o, dropout) for i, o in itertools.pairwise(widths)))
+        widths = [
+            bottleneck_dim,
+            scaled(8000, width),
+            scaled(4096, width),
+            scaled(hidden_dim, width),
+            n_shared,
+        ]
+        self.trunk = nn.Sequential(
+            *(hidden_block(i, o, dropout) for i, o in itertools.pairwise(widths))
+        )
         self.video_decoder = self.audio_decoder = self.text_decoder = None
         if "video" in self.present:
             self.video_decoder = nn.Sequential(
@@ -91,15 +102,20 @@ class MultimodalDecoder(nn.Module):
         if "text" in self.present:
             self.text_decoder = nn.Linear(n_modality, text_dim)
 
-    def forward(self, bottleneck: Tensor, audio_logits: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, bottleneck: Tensor, audio_logits: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode (batch, bottleneck_dim) into `video_recon`, `audio_recon` and `text_recon`.
 
-        With `use_encodec`, `audio_recon` holds integer codes (batch, n_codebooks, audio_frames_per_tr), or,
-        if `audio_logits`, the logits over the 1,024 entries of each codebook as a last axis.
+        With `use_encodec`, `audio_recon` holds integer codes (batch, n_codebooks,
+        audio_frames_per_tr), or, if `audio_logits`, the logits over the 1,024 entries of each
+        codebook as a last axis.
         """
         check_shape("bottleneck", bottleneck, (self.bottleneck_dim,))
         shared = maybe_checkpoint(self.trunk, bottleneck, self.gradient_checkpointing)
-        parts = dict(zip(self.present, torch.tensor_split(shared, len(self.present), dim=1), strict=True))
+        parts = dict(
+            zip(self.present, torch.tensor_split(shared, len(self.present), dim=1), strict=True)
+        )
         recon = {name: getattr(self, f"{name}_decoder")(part) for name, part in parts.items()}
         if self.use_encodec and not audio_logits:
             recon["audio"] = recon["audio"].argmax(dim=-1)

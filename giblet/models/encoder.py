@@ -18,7 +18,8 @@ class VideoEncoder(nn.Sequential):
     """Layer 2A: the flattened frames of one TR, (batch, input_dim) -> (batch, output_features)."""
 
     def __init__(self, input_dim: int = 259_200, output_features: int = 1024, width: float = 1.0):
-        first, second = scaled(4096, width), scaled(2048, width)
+        first = scaled(4096, width)
+        second = scaled(2048, width)
         super().__init__(
             hidden_block(input_dim, first, 0.3),
             hidden_block(first, second, 0.3),
@@ -30,7 +31,8 @@ class AudioEncoder(nn.Sequential):
     """Layer 2B: audio features of one TR, (batch, input_features) -> (batch, output_features)."""
 
     def __init__(self, input_features: int = 128, output_features: int = 256, width: float = 1.0):
-        first, second = scaled(1024, width), scaled(512, width)
+        first = scaled(1024, width)
+        second = scaled(512, width)
         super().__init__(
             hidden_block(input_features, first, 0.3),
             hidden_block(first, second, 0.3),
@@ -88,7 +90,9 @@ class MultimodalEncoder(nn.Module):
         width: float = 1.0,
     ):
         super().__init__()
-        self.video_input_dim, self.text_dim, self.n_voxels = video_input_dim, text_dim, n_voxels
+        self.video_input_dim = video_input_dim
+        self.text_dim = text_dim
+        self.n_voxels = n_voxels
         self.use_encodec = use_encodec
         self.gradient_checkpointing = gradient_checkpointing
         self.audio_shape = (n_codebooks, audio_frames_per_tr) if use_encodec else (audio_features,)
@@ -108,23 +112,30 @@ class MultimodalEncoder(nn.Module):
             self.text_encoder = TextEncoder(text_dim, outputs["text"], width)
         n_concatenated = sum(scaled(outputs[name], width) for name in self.present)
         n_features = scaled(4096, width)
-        self.to_features = nn.Sequential(nn.Linear(n_concatenated, n_features), nn.ReLU())  # Layer 4
+        self.to_features = nn.Sequential(
+            nn.Linear(n_concatenated, n_features), nn.ReLU()
+        )  # Layer 4
         self.to_voxels = nn.Linear(n_features, n_voxels)  # Layer 5
         self.to_bottleneck = nn.Linear(n_voxels, bottleneck_dim)  # Layer 6
 
     def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return `fmri_pred` (batch, n_voxels) and `bottleneck` (batch, bottleneck_dim).
 
-        Raises ValueError, naming both shapes, where a modality does not have the width of the model.
+        Raises ValueError, naming both shapes, where a modality does not have the width of the
+        model.
         """
         check_shape("video", video, (self.video_input_dim,))
         check_shape("audio", audio, self.audio_shape)
         check_shape("text", text, (self.text_dim,))
-        if self.use_encodec:  # codes are categories 0..1023; centred so that Layer 2B starts near zero
+        if (
+            self.use_encodec
+        ):  # codes are categories 0..1023; centred so that Layer 2B starts near zero
             audio = audio.flatten(1).to(text.dtype) * (2 / (CODEBOOK_SIZE - 1)) - 1
         stimulus = {"video": video, "audio": audio, "text": text}
         features = [
-            maybe_checkpoint(getattr(self, f"{name}_encoder"), stimulus[name], self.gradient_checkpointing)
+            maybe_checkpoint(
+                getattr(self, f"{name}_encoder"), stimulus[name], self.gradient_checkpointing
+            )
             for name in self.present
         ]
         fmri_pred = self.to_voxels(self.to_features(torch.cat(features, dim=1)))

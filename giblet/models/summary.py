@@ -1,12 +1,6 @@
-"""Every layer with its widths, parameters and FLOPs, as computed.
-
-    python -m giblet.models.summary
-
-prints the table of giblet/models/README.md and draws its diagram.
-"""
+"""Every layer with its widths, parameters and FLOPs, as computed."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -33,7 +27,10 @@ LAYERS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of the architecture: `widths` from input to output, FLOPs of one TR's forward pass."""
+    """One row of the architecture.
+
+    `widths` run from input to output; FLOPs are those of one TR's forward pass.
+    """
 
     number: str
     name: str
@@ -57,7 +54,8 @@ def layer_table(model: MultimodalAutoencoder) -> list[Layer]:
         with FlopCounterMode(display=False) as counter:
             twin(*inputs)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    rows, modules = [], dict(twin.named_modules())
+    rows = []
+    modules = dict(twin.named_modules())
     for number, (name, path) in LAYERS.items():
         if path not in modules:  # of an absent modality
             continue
@@ -83,20 +81,16 @@ def _kind(module: nn.Module) -> str:
 def markdown_table(model: MultimodalAutoencoder) -> str:
     """`layer_table` as Markdown, with totals."""
     rows = layer_table(model)
-    lines = ["| layer | what | blocks | widths | parameters | MFLOPs |", "|---|---|---|---|---:|---:|"]
+    lines = [
+        "| layer | what | blocks | widths | parameters | MFLOPs |",
+        "|---|---|---|---|---:|---:|",
+    ]
     for row in rows:
         widths = " → ".join(f"{width:,}" for width in row.widths)
         numbers = f"{row.parameters:,} | {row.flops / 1e6:,.2f}"
         lines.append(f"| {row.number} | {row.name} | {row.kind} | {widths} | {numbers} |")
     total = sum(row.parameters for row in rows)
-    lines.append(f"| | **all** | | | **{total:,}** | **{sum(row.flops for row in rows) / 1e6:,.2f}** |")
+    lines.append(
+        f"| | **all** | | | **{total:,}** | **{sum(row.flops for row in rows) / 1e6:,.2f}** |"
+    )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    from giblet.plotting.architecture import plot_architecture
-
-    with torch.device("meta"):
-        full_size = MultimodalAutoencoder()
-    print(markdown_table(full_size))
-    plot_architecture(full_size).savefig(Path(__file__).with_name("architecture.png"), dpi=90)

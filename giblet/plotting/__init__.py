@@ -1,1 +1,5 @@
 """Figures, as matplotlib objects that any thread may draw."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

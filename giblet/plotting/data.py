@@ -1,6 +1,7 @@
 """Figures of a data set: the film, its words, the brains, the lag and the split."""
 
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,41 +15,57 @@ from nilearn.datasets import load_fsaverage, load_fsaverage_data
 from nilearn.plotting import plot_surf_roi
 from nilearn.surface import SurfaceImage
 
-from giblet.analysis.regions import Regions
 from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE, read_sound
 from giblet.data.media import write_movie
+from giblet.maps import voxel_image
 from giblet.plotting.media import film_of
-from giblet.plotting.surface import voxel_image
+from giblet.plotting.style import BESIDE, styled
+from giblet.plotting.surface import VIEWS
+from giblet.regions import Regions
 
-SPLIT_COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green", "gap": "0.8", "cropped": "0.4"}
+SPLIT_COLOURS = {
+    "train": "tab:blue",
+    "val": "tab:orange",
+    "test": "tab:green",
+    "gap": "0.8",
+    "cropped": "0.4",
+}
 
 
 def embed_clip(movie: str | Path, seconds: float = 12.0, width: int = 256) -> Video:
     """The beginning of a movie with its sound, small, inside the notebook."""
-    processor = VideoProcessor(height=round(width * 9 / 16), width=width, frame_skip=1, colour=True, tr=seconds)
+    processor = VideoProcessor(
+        height=round(width * 9 / 16), width=width, frame_skip=1, colour=True, tr=seconds
+    )
     frames = np.zeros((1, processor.video_dim), np.uint8)
     processor.fill(movie, frames)
     sound = read_sound(movie)
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
         frames = frames.reshape(-1, *processor.frame_shape)
-        write_movie(clip, frames, 25, None if sound is None else sound[: round(seconds * RATE)], RATE)
+        write_movie(
+            clip, frames, 25, None if sound is None else sound[: round(seconds * RATE)], RATE
+        )
         return Video(data=clip.read_bytes(), embed=True, mimetype="video/mp4", width=2 * width)
 
 
+@styled
 def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
-    """A still of each of some TRs of the movie, as the model gets it, with the annotation nearest to its text."""
+    """Stills of some TRs of the movie, with the annotations nearest to their text.
+
+    The model gets the same frames.
+    """
     figure = Figure(figsize=(2.6 * len(trs), 2.3), layout="constrained")
-    if dataset.simulated:
-        figure.suptitle("SIMULATED data", fontsize="medium")
+    figure.suptitle(dataset.label.removesuffix(": "))
     video = film_of(dataset)
     for ax, tr in zip(figure.subplots(1, len(trs)), trs, strict=True):
         item = dataset[int(np.flatnonzero(dataset.tr_index == tr)[0])]
-        frames = dataset.own("video", item["video"][None]).numpy().reshape(-1, *video.frame_shape)
+        own = dataset.without_context("video", item["video"][None])
+        frames = own.numpy().reshape(-1, *video.frame_shape)
         ax.imshow(frames[0], cmap="gray", vmin=0, vmax=1)
         if "text" in dataset.present and dataset.text_processor is not None:
-            text = dataset.own("text", item["text"][None])
+            text = dataset.without_context("text", item["text"][None])
             ((words, _),) = dataset.text_processor.features_to_text(text)[0]
             ax.set_xlabel(_wrapped(words), fontsize="x-small")
         ax.set_title(f"TR {tr}", fontsize="small")
@@ -58,39 +75,48 @@ def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
 
 
 def _wrapped(words: str, width: int = 34, n_lines: int = 3) -> str:
-    lines = [""]
-    for word in words.split():
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines[:n_lines]) + ("…" if len(lines) > n_lines else "")
+    """At most three lines of an annotation."""
+    return "\n".join(textwrap.wrap(words, width, max_lines=n_lines, placeholder="…"))
 
 
-def plot_networks(regions: Regions, mask_img, names: Sequence[str], title: str = "") -> Figure:
+@styled
+def plot_regions(regions: Regions, mask_img, names: Sequence[str], title: str = "") -> Figure:
     """Some regions on fsaverage5, a colour each."""
     figure = Figure(figsize=(10, 2.9))
-    mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
+    mesh = load_fsaverage("fsaverage5")
+    sulci = load_fsaverage_data(data_type="sulcal")
     colours = [f"C{index}" for index in range(len(names))]
     values = sum((index + 1) * regions.voxels(name) for index, name in enumerate(names))
     volume = voxel_image(values, mask_img)
     surface = SurfaceImage.from_volume(mesh["pial"], volume, interpolation="nearest_most_frequent")
     for part in surface.data.parts.values():
         part[part == 0] = np.nan  # no region: the sulci show
-    for position, (hemi, view) in enumerate((h, v) for h in ("left", "right") for v in ("lateral", "medial")):
+    look = {"cmap": ListedColormap(colours), "vmin": 0.5, "vmax": len(names) + 0.5}
+    for position, (hemi, view) in enumerate(VIEWS):
         ax = figure.add_axes((0.01 + 0.245 * position, 0.1, 0.245, 0.78), projection="3d")
         plot_surf_roi(
-            surf_mesh=mesh["inflated"], roi_map=surface, bg_map=sulci, hemi=hemi, view=view, axes=ax, figure=figure,
-            cmap=ListedColormap(colours), vmin=0.5, vmax=len(names) + 0.5, colorbar=False,
-        )  # fmt: skip
+            surf_mesh=mesh["inflated"],
+            roi_map=surface,
+            bg_map=sulci,
+            hemi=hemi,
+            view=view,
+            axes=ax,
+            figure=figure,
+            colorbar=False,
+            **look,
+        )
         ax.set_box_aspect(ax.get_box_aspect(), zoom=1.5)
         ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.95)
     handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
-    figure.legend(handles=handles, loc="lower center", ncols=len(names), frameon=False)
-    figure.suptitle(title, fontsize="medium")
+    figure.legend(handles=handles, loc="lower center", ncols=len(names))
+    figure.suptitle(title)
     return figure
 
 
-def plot_lag_curve(curves: dict[str, np.ndarray], lags: Sequence[int], tr: float, title: str = "") -> Figure:
+@styled
+def plot_lag_curve(
+    curves: dict[str, np.ndarray], lags: Sequence[int], tr: float, title: str = ""
+) -> Figure:
     """Explained variance of regions by lag: `curves` maps a label to (n_lags,)."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     ax = figure.subplots()
@@ -99,15 +125,16 @@ def plot_lag_curve(curves: dict[str, np.ndarray], lags: Sequence[int], tr: float
     ax.axhline(0, color="0.7", lw=1)
     ax.set_xlabel(f"TRs of {tr} s by which BOLD is read after the film")
     ax.set_ylabel("adjusted R²")
-    ax.set_title(title, fontsize="medium")
-    ax.legend(frameon=False, fontsize="small", loc="upper left")
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(title)
+    ax.legend(loc="upper left")
     return figure
 
 
+@styled
 def plot_split(dataset: MultimodalDataset) -> Figure:
     """Every TR of every run, coloured by its split."""
-    labels, run_trs = dataset.split_labels, np.bincount(dataset.features.run)
+    labels = dataset.split_labels
+    run_trs = np.bincount(dataset.features.run)
     runs = np.split(np.arange(len(labels)), np.cumsum(run_trs)[:-1])
     figure = Figure(figsize=(9, 0.9 + 0.5 * len(run_trs)), layout="constrained")
     ax = figure.subplots()
@@ -118,8 +145,7 @@ def plot_split(dataset: MultimodalDataset) -> Figure:
     ax.set_yticks(range(len(run_trs)), [f"run {row + 1}" for row in range(len(run_trs))])
     ax.invert_yaxis()
     ax.set_xlabel(f"TR of the run ({dataset.tr} s each)")
-    ax.set_title("SIMULATED data" if dataset.simulated else "", fontsize="medium")
+    ax.set_title(dataset.label.removesuffix(": "))
     handles = [Patch(color=colour, label=name) for name, colour in SPLIT_COLOURS.items()]
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(handles=handles, **BESIDE)
     return figure

@@ -7,31 +7,34 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-import pandas as pd
 from IPython.display import HTML, Audio, Video
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from giblet.analysis.identification import Identification
-from giblet.analysis.reconstruction import SOURCES, collect, reconstruct, stimulus_batches
-from giblet.analysis.scores import score_trs
-from giblet.analysis.tables import identify_source, reconstruction_table
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
 from giblet.data.audio import RATE
-from giblet.data.media import Played, decode_media, write_movie, write_wav
-from giblet.files import atomic_path
-from giblet.models import MultimodalAutoencoder
+from giblet.data.media import Played, decode_media, write_movie
+from giblet.plotting.style import BESIDE, styled
 
-GAP, HEADER = 4, 14  # pixels between films, and above them for their names
+if TYPE_CHECKING:
+    from giblet.analysis.identification import Identification
+
+# pixels between films, and above them for their names
+GAP = 4
+HEADER = 14
 
 
+@styled
 def plot_film_strips(
-    video: Mapping[str, Tensor], rows: Sequence[int], dataset: MultimodalDataset, title: str = ""
+    video: Mapping[str, Tensor],
+    rows: Sequence[int] | np.ndarray,
+    dataset: MultimodalDataset,
+    title: str = "",
 ) -> Figure:
     """One frame of each of some TRs, a row a source.
 
@@ -49,19 +52,21 @@ def plot_film_strips(
     """
     processor = film_of(dataset)
     ratio = processor.height / processor.width
-    figure = Figure(figsize=(9, 0.6 + len(video) * 7.6 / len(rows) * ratio), dpi=96, layout="constrained")
+    figure = Figure(
+        figsize=(9, 0.6 + len(video) * 7.6 / len(rows) * ratio), dpi=96, layout="constrained"
+    )
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     axes = figure.subplots(len(video), len(rows), squeeze=False)
     for line, (name, values) in zip(axes, video.items(), strict=True):
         for ax, index in zip(line, rows, strict=True):
-            frames = to_frames(dataset.own("video", values[index][None]), processor)
+            frames = to_frames(dataset.without_context("video", values[index][None]), processor)
             ax.imshow(frames[len(frames) // 2], cmap="gray", vmin=0, vmax=255)
             ax.set_xticks([])
             ax.set_yticks([])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for ax, index in zip(axes[0], rows, strict=True):
         ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small")
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title)
     return figure
 
 
@@ -69,7 +74,8 @@ def film_of(dataset: MultimodalDataset) -> VideoProcessor:
     """What turns the data set's video into frames, or one sentence that says why nothing can."""
     if dataset.video_processor is None:
         raise ValueError(
-            "the video of this data set is no film: give from_arrays uint8 frames (n_trs, n_frames, height, width)."
+            "the video of this data set is no film: give from_arrays uint8 frames (n_trs, "
+            "n_frames, height, width)."
         )
     return dataset.video_processor
 
@@ -81,9 +87,14 @@ def to_frames(values: Tensor, processor: VideoProcessor) -> np.ndarray:
 
 
 def write_side_by_side(
-    path: str | Path, video: Mapping[str, Tensor], processor: VideoProcessor, sound: np.ndarray | None = None
+    path: str | Path,
+    video: Mapping[str, Tensor],
+    processor: VideoProcessor,
+    sound: np.ndarray | None = None,
 ) -> None:
-    """Write films of the same TRs side by side, with their names above, as an mp4 that plays at the film's speed.
+    """Write films of the same TRs side by side, with their names above.
+
+    The mp4 plays at the film's speed.
 
     Parameters
     ----------
@@ -94,7 +105,10 @@ def write_side_by_side(
     names = Image.new("L", (len(films) * (processor.width + GAP) - GAP, HEADER))
     for index, name in enumerate(films):
         ImageDraw.Draw(names).text((index * (processor.width + GAP), 0), name, fill=255)
-    canvas = np.zeros((HEADER + processor.height, *np.asarray(names).shape[1:], *processor.frame_shape[2:]), np.uint8)
+    canvas = np.zeros(
+        (HEADER + processor.height, *np.asarray(names).shape[1:], *processor.frame_shape[2:]),
+        np.uint8,
+    )
     canvas[:HEADER] = np.asarray(names)[(...,) + (None,) * processor.colour]
 
     def pictures():
@@ -115,7 +129,9 @@ def embed_side_by_side(
         path = Path(folder) / "films.mp4"
         write_side_by_side(path, video, processor, sound)
         width = len(video) * (processor.width + GAP)
-        return Video(data=path.read_bytes(), embed=True, mimetype="video/mp4", width=min(900, 3 * width))
+        return Video(
+            data=path.read_bytes(), embed=True, mimetype="video/mp4", width=min(900, 3 * width)
+        )
 
 
 def encode_mp3(sound: np.ndarray) -> bytes:
@@ -133,10 +149,10 @@ def encode_mp3(sound: np.ndarray) -> bytes:
 
 def embed_sounds(sounds: Mapping[str, np.ndarray]) -> HTML:
     """Players with names beside them, for (n_samples,) of 24 kHz sound."""
-    rows = [
-        f"<tr><td>{escape(name)}</td><td>{Audio(encode_mp3(sound), rate=None)._repr_html_()}</td></tr>"
-        for name, sound in sounds.items()
-    ]
+    rows = []
+    for name, sound in sounds.items():
+        player = Audio(encode_mp3(sound), rate=None)._repr_html_()
+        rows.append(f"<tr><td>{escape(name)}</td><td>{player}</td></tr>")
     return HTML(f"<table>{''.join(rows)}</table>")
 
 
@@ -165,38 +181,60 @@ def decode_players(players: Video | Audio | HTML | str) -> list[Played]:
     return [decode_media(base64.b64decode(data)) for data in encoded]
 
 
-def plot_spectrograms(audio: Mapping[str, Tensor], processor: AudioProcessor, title: str = "") -> Figure:
-    """Log-mel spectrograms of (n_trs, n_features) of the same TRs, one below the other, on one colour scale."""
+@styled
+def plot_spectrograms(
+    audio: Mapping[str, Tensor], processor: AudioProcessor, title: str = ""
+) -> Figure:
+    """Log-mel spectrograms of (n_trs, n_features) of the same TRs, on one colour scale."""
     spectra = {name: processor.log_power(values) for name, values in audio.items()}
     n_trs, _, n_mels = next(iter(spectra.values())).shape
-    decibels = {name: 10 / np.log(10) * x.reshape(-1, n_mels).T.numpy() for name, x in spectra.items()}
+    decibels = {
+        name: 10 / np.log(10) * x.reshape(-1, n_mels).T.numpy() for name, x in spectra.items()
+    }
     figure = Figure(figsize=(9, 0.5 + 1.1 * len(audio)), dpi=64, layout="constrained")
     axes = figure.subplots(len(audio), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (name, power) in zip(axes, decibels.items(), strict=True):
         extent = (0, n_trs * processor.tr, 0, n_mels)
-        image = ax.imshow(power, origin="lower", aspect="auto", vmin=-60, vmax=-10, cmap="magma", extent=extent)
+        image = ax.imshow(
+            power, origin="lower", aspect="auto", vmin=-60, vmax=-10, cmap="magma", extent=extent
+        )
         ax.set_yticks([])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=axes, label="dB of full scale")
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title)
     return figure
 
 
-def text_table(text: Mapping[str, Tensor], rows: Sequence[int], dataset: MultimodalDataset, title: str = "") -> HTML:
-    """The annotation nearest to (n_trs, width) embeddings at some TRs, as in `plot_film_strips`, a column a source."""
+def text_table(
+    text: Mapping[str, Tensor], rows: Sequence[int], dataset: MultimodalDataset, title: str = ""
+) -> HTML:
+    """The annotation nearest to (n_trs, width) embeddings at some TRs.
+
+    One column per source.
+    """
     if dataset.text_processor is None:
-        raise ValueError("the text of this data set is an array: there are no sentences to find the nearest of.")
-    nearest = {name: dataset.text_processor.features_to_text(values[list(rows)]) for name, values in text.items()}
+        raise ValueError(
+            "the text of this data set is an array: there are no sentences to find the nearest of."
+        )
+    nearest = {
+        name: dataset.text_processor.features_to_text(values[list(rows)])
+        for name, values in text.items()
+    }
     lines = ["".join(f"<th>{escape(name)}</th>" for name in ("TR", *nearest))]
     for position, index in enumerate(rows):
         best = [found[position][0] for found in nearest.values()]
         cells = "".join(f"<td>{escape(words)} <i>({cosine:.2f})</i></td>" for words, cosine in best)
         lines.append(f"<td>{dataset.tr_index[index]}</td>{cells}")
-    return HTML(f"<p>{escape(title)}</p><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
+    return HTML(
+        f"<p>{escape(title)}</p><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    )
 
 
-def plot_identification(identified: Mapping[str, Mapping[str, Identification]], title: str = "") -> Figure:
+@styled
+def plot_identification(
+    identified: Mapping[str, Mapping[str, "Identification"]], title: str = ""
+) -> Figure:
     """Two-way identification of each source and modality with its 95 % interval, beside chance.
 
     Parameters
@@ -207,7 +245,9 @@ def plot_identification(identified: Mapping[str, Mapping[str, Identification]], 
     figure = Figure(figsize=(7, 3), dpi=72, layout="constrained")
     ax = figure.subplots()
     for index, (source, found) in enumerate(identified.items()):
-        place = np.arange(len(modalities)) + (index - (len(identified) - 1) / 2) * 0.8 / len(identified)
+        place = np.arange(len(modalities)) + (index - (len(identified) - 1) / 2) * 0.8 / len(
+            identified
+        )
         means = np.array([found[name].two_way.mean() for name in modalities])
         low, high = np.array([found[name].interval() for name in modalities]).T
         ax.errorbar(place, means, [means - low, high - means], fmt="o", capsize=3, label=source)
@@ -215,100 +255,27 @@ def plot_identification(identified: Mapping[str, Mapping[str, Identification]], 
     ax.set_xticks(range(len(modalities)), modalities)
     ax.set_ylim(0.3, 1.02)
     ax.set_ylabel("2-way identification (chance .5)")
-    ax.set_title(title, fontsize="medium")
-    ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(title)
+    ax.legend(**BESIDE)
     return figure
 
 
-def plot_timeline(identified: Mapping[str, Identification], dataset: MultimodalDataset, title: str = "") -> Figure:
+@styled
+def plot_timeline(
+    identified: Mapping[str, "Identification"], dataset: MultimodalDataset, title: str = ""
+) -> Figure:
     """Two-way identification TR by TR, a line a source, with the runs apart."""
     figure = Figure(figsize=(9, 2.6), dpi=72, layout="constrained")
     runs = np.unique(dataset.run)
-    for ax, index in zip(figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], runs, strict=True):
+    for ax, index in zip(
+        figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], runs, strict=True
+    ):
         rows = dataset.run == index
         for name, found in identified.items():
             ax.plot(dataset.tr_index[rows], found.two_way[rows], label=name)
         ax.axhline(0.5, color="0.5", lw=1, ls="--", zorder=0)
         ax.set_xlabel(f"TR (run {index + 1})")
-        ax.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("2-way identification")
-    figure.axes[-1].legend(frameon=False, fontsize="small", loc="lower right")
-    figure.suptitle(title, fontsize="medium")
+    figure.axes[-1].legend(loc="lower right")
+    figure.suptitle(title)
     return figure
-
-
-def write_reconstructions(
-    model: MultimodalAutoencoder,
-    whole: MultimodalDataset,
-    test: MultimodalDataset,
-    out: str | Path,
-    subject: str | None = None,
-) -> pd.DataFrame:
-    """Write all there is to see, hear and read of a held-out split into a folder; return the table of mean scores.
-
-    `films.mp4` shows the movie and its reconstructions side by side, with the sound from the measured brain; each
-    source also has a film with its own sound. `film_strips.png`, `spectrograms.png` and `identification.png` are the
-    figures, `scores.csv` has every score of every TR, `table.csv` their means, and `text.csv` the nearest annotations.
-    What belongs to a modality that is absent, or that arrays hold as features, is left out.
-    """
-    out, simulated = Path(out), "SIMULATED data: " if whole.simulated else ""
-    out.mkdir(parents=True, exist_ok=True)
-    recon, scores, identified = {"movie": collect(stimulus_batches(test))}, {}, {}
-    for source in tqdm(SOURCES, "reconstructions", unit="source"):
-        recon[source] = collect(reconstruct(source, model, test, subject))
-        scores[source] = score_trs(iter([recon[source]]), test)
-        identified[source] = identify_source(source, model, whole, test, subject=subject)
-    by_modality = {n: {name: values[n] for name, values in recon.items()} for n in test.present}
-    _write_films(out, by_modality, test)
-    figures = _reconstruction_figures(by_modality, test, simulated)
-    figures["identification"] = plot_identification(identified, f"{simulated}identification of held-out TRs")
-    for name, figure in figures.items():
-        with atomic_path(out / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=110)
-    table = reconstruction_table(scores, identified, test)
-    tables = {"scores": pd.concat(scores, axis=1), "table": table}
-    if "text" in by_modality and test.text_processor is not None:
-        tables["text"] = _nearest_annotations(by_modality["text"], test)
-    for name, values in tables.items():
-        with atomic_path(out / f"{name}.csv") as temporary:
-            values.to_csv(temporary)
-    return table
-
-
-def _reconstruction_figures(
-    by_modality: Mapping[str, Mapping[str, Tensor]], test: MultimodalDataset, simulated: str
-) -> dict[str, Figure]:
-    figures = {}
-    if "video" in by_modality and test.video_processor is not None:
-        rows = np.linspace(0, test.n_trs - 1, 8).astype(int)
-        title = f"{simulated}held-out film and reconstructions"
-        figures["film_strips"] = plot_film_strips(by_modality["video"], rows, test, title)
-    heard = "audio" in by_modality and test.audio_processor is not None
-    if heard and test.audio_processor.mel_shape is not None:
-        first = {name: values[:20] for name, values in by_modality["audio"].items()}
-        title = f"{simulated}held-out sound"
-        figures["spectrograms"] = plot_spectrograms(first, test.audio_processor, title)
-    return figures
-
-
-def _nearest_annotations(text: Mapping[str, Tensor], test: MultimodalDataset) -> pd.DataFrame:
-    nearest = {}
-    for name, values in text.items():
-        nearest[name] = [best[0][0] for best in test.text_processor.features_to_text(values)]
-    return pd.DataFrame(nearest, index=pd.Index(test.tr_index, name="TR"))
-
-
-def _write_films(out: Path, by_modality: Mapping[str, Mapping[str, Tensor]], test: MultimodalDataset) -> None:
-    """Films with sound; sounds alone where there is no video."""
-    audio = by_modality.get("audio", {}) if test.audio_processor is not None else {}
-    sounds = {name: test.audio_processor.features_to_sound(values) for name, values in audio.items()}
-    if "video" not in by_modality or test.video_processor is None:
-        for name, sound in sounds.items():
-            write_wav(out / f"{name}.wav", sound, RATE)
-        return
-    processor = test.video_processor
-    write_side_by_side(out / "films.mp4", by_modality["video"], processor, sounds.get("measured"))
-    for name, values in by_modality["video"].items():
-        frames = to_frames(values, processor)
-        write_movie(out / f"{name}.mp4", frames, processor.n_frames / processor.tr, sounds.get(name), RATE)

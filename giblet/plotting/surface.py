@@ -1,60 +1,69 @@
-"""Values of voxels as maps: on the cortical surface, in slices, as a page that turns, as files."""
+"""Values of voxels as maps: on the cortical surface, in slices, as a page that turns."""
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from nibabel.gifti import GiftiDataArray, GiftiImage
 from nilearn.datasets import load_fsaverage, load_fsaverage_data
-from nilearn.image import new_img_like
 from nilearn.plotting import plot_glass_brain, plot_stat_map, plot_surf_stat_map, view_img_on_surf
 from nilearn.surface import SurfaceImage
 
-from giblet.files import atomic_folder, atomic_path
-from giblet.masks import check_mask
+from giblet.maps import voxel_image
+from giblet.plotting.style import styled
 
+VIEWS = tuple((hemi, view) for hemi in ("left", "right") for view in ("lateral", "medial"))
 DPI = 72  # three rows of maps stay below 150 KB
 
 
-def voxel_image(values: np.ndarray, mask_img):
-    """Put (n_voxels,) values back into the brain: a NIfTI image, 0 outside the mask and where values are NaN."""
-    check_mask(mask_img)
-    mask = np.asarray(mask_img.dataobj) > 0
-    volume = np.zeros(mask.shape, np.float32)
-    volume[mask] = np.nan_to_num(values)
-    return new_img_like(mask_img, volume)
-
-
+@styled
 def plot_maps(maps: Mapping[str, np.ndarray], mask_img, threshold: float, vmax: float) -> Figure:
-    """Maps of (n_voxels,) values on the cortical surface, from four sides: a row and a title each, one colour scale."""
+    """Maps of (n_voxels,) values on the cortical surface, from four sides.
+
+    Each map has a row and a title; all share one colour scale.
+    """
     height = 1 / len(maps)
     figure = Figure(figsize=(10, 2.5 * len(maps)), dpi=DPI)
     for row, (title, values) in enumerate(maps.items(), start=1):
-        bottom, image = 1 - row * height, voxel_image(values, mask_img)
+        bottom = 1 - row * height
+        image = voxel_image(values, mask_img)
         figure.text(0.5, bottom + 0.9 * height, title, ha="center")
-        plot_surface(image, figure, bottom + 0.02 * height, 0.84 * height, threshold=threshold, vmax=vmax)
+        draw_surface(
+            image, figure, bottom + 0.02 * height, 0.84 * height, threshold=threshold, vmax=vmax
+        )
     return figure
 
 
-def plot_surface(stat_map, figure: Figure, bottom: float, height: float, threshold: float, vmax: float) -> None:
-    """Draw a volume on fsaverage5 across a figure: lateral and medial view of each hemisphere, one colour bar."""
-    mesh, sulci = load_fsaverage("fsaverage5"), load_fsaverage_data(data_type="sulcal")
-    for part in sulci.data.parts.values():  # two greys, as on a flat map: many more only make the file large
+def draw_surface(
+    stat_map, figure: Figure, bottom: float, height: float, threshold: float, vmax: float
+) -> None:
+    """Draw a volume on fsaverage5 across a figure, with one colour bar.
+
+    Lateral and medial view of each hemisphere.
+    """
+    mesh = load_fsaverage("fsaverage5")
+    sulci = load_fsaverage_data(data_type="sulcal")
+    # Two greys, as on a flat map: many more only make the file large.
+    for part in sulci.data.parts.values():
         part[:] = np.where(part > 0, 0.6, 0.35)
         part[:2] = 0, 1  # the ends of the grey scale
     surface = SurfaceImage.from_volume(mesh["pial"], stat_map)
-    views = [(hemi, view) for hemi in ("left", "right") for view in ("lateral", "medial")]
-    for position, (hemi, view) in enumerate(views):
+    look = {"threshold": threshold, "vmin": -vmax, "vmax": vmax, "cmap": "RdBu_r"}
+    for position, (hemi, view) in enumerate(VIEWS):
         ax = figure.add_axes((0.01 + 0.225 * position, bottom, 0.23, height), projection="3d")
         plot_surf_stat_map(
-            surf_mesh=mesh["inflated"], stat_map=surface, bg_map=sulci, hemi=hemi, view=view, axes=ax, figure=figure,
-            threshold=threshold, vmin=-vmax, vmax=vmax, cmap="RdBu_r", colorbar=False,
-        )  # fmt: skip
+            surf_mesh=mesh["inflated"],
+            stat_map=surface,
+            bg_map=sulci,
+            hemi=hemi,
+            view=view,
+            axes=ax,
+            figure=figure,
+            colorbar=False,
+            **look,
+        )
         ax.set_box_aspect(ax.get_box_aspect(), zoom=1.5)
         ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.92)
     _colour_bar(figure, vmax, (0.925, bottom + 0.2 * height, 0.012, 0.6 * height))
@@ -63,48 +72,51 @@ def plot_surface(stat_map, figure: Figure, bottom: float, height: float, thresho
 def _colour_bar(figure: Figure, vmax: float, place: tuple[float, float, float, float]) -> None:
     colours = ScalarMappable(Normalize(-vmax, vmax), "RdBu_r")
     ticks = np.linspace(-vmax, vmax, 5)
-    figure.colorbar(colours, cax=figure.add_axes(place), ticks=ticks, format="%.2g").ax.set_title("r")
+    figure.colorbar(colours, cax=figure.add_axes(place), ticks=ticks, format="%.2g").ax.set_title(
+        "r"
+    )
 
 
+@styled
 def plot_volume(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float) -> Figure:
-    """(n_voxels,) values below the surface: a glass brain and slices of the MNI152 brain; colours as in `plot_maps`."""
+    """(n_voxels,) values on a glass brain and in slices of the MNI152 brain.
+
+    Colours as in `plot_maps`.
+    """
     figure = Figure(figsize=(10, 5), dpi=DPI)
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(title)
     image = voxel_image(values, mask_img)
-    colours = {"threshold": threshold, "vmax": vmax, "cmap": "RdBu_r", "colorbar": False, "figure": figure}
+    colours = {
+        "threshold": threshold,
+        "vmax": vmax,
+        "cmap": "RdBu_r",
+        "colorbar": False,
+        "figure": figure,
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "empty mask")  # where nothing is above the threshold
-        plot_glass_brain(image, display_mode="lyrz", plot_abs=False, axes=(0.01, 0.48, 0.9, 0.44), **colours)
-        plot_stat_map(image, display_mode="z", cut_coords=7, axes=(0.01, 0.04, 0.9, 0.42), **colours)
+        plot_glass_brain(
+            image, display_mode="lyrz", plot_abs=False, axes=(0.01, 0.48, 0.9, 0.44), **colours
+        )
+        plot_stat_map(
+            image, display_mode="z", cut_coords=7, axes=(0.01, 0.04, 0.9, 0.42), **colours
+        )
     _colour_bar(figure, vmax, (0.935, 0.25, 0.012, 0.5))
     return figure
 
 
 def view_map(values: np.ndarray, mask_img, title: str, threshold: float, vmax: float):
-    """The same map as a page that turns under the mouse, several megabytes: show it, or `.save_as_html(file)`."""
+    """The same map as a page that turns under the mouse: several megabytes.
+
+    Show it, or `.save_as_html(file)`.
+    """
     image = voxel_image(values, mask_img)
     return view_img_on_surf(
-        image, threshold=threshold, vmax=vmax, symmetric_cmap=True, cmap="RdBu_r", title=title, title_fontsize=14
+        image,
+        threshold=threshold,
+        vmax=vmax,
+        symmetric_cmap=True,
+        cmap="RdBu_r",
+        title=title,
+        title_fontsize=14,
     )
-
-
-def save_map(values: np.ndarray, mask_img, path: str | Path) -> None:
-    """Write (n_voxels,) values as a NIfTI file, or on fsaverage5 as a folder of GIFTI files.
-
-    Parameters
-    ----------
-    path : ending in .nii or .nii.gz, or a new folder
-        The folder gets `left.gii` and `right.gii`, one value a vertex of fsaverage5.
-    """
-    path, image = Path(path), voxel_image(values, mask_img)
-    if path.name.endswith((".nii", ".nii.gz")):
-        with atomic_path(path) as temporary:
-            image.to_filename(temporary)
-        return
-    if path.suffix or path.exists():
-        raise ValueError(f"path is {path}, expected a name that ends in .nii or .nii.gz, or that of a new folder.")
-    surface = SurfaceImage.from_volume(load_fsaverage("fsaverage5")["pial"], image)
-    with atomic_folder(path) as temporary:
-        for hemi in ("left", "right"):
-            part = surface.data.parts[hemi].astype(np.float32)
-            nib.save(GiftiImage(darrays=[GiftiDataArray(part, "NIFTI_INTENT_ESTIMATE")]), temporary / f"{hemi}.gii")

@@ -1,13 +1,20 @@
 """Loss curves."""
 
 import io
+import time
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
+from giblet.plotting.style import styled
 
-def plot_history(history: list[dict], simulated: bool = False) -> Figure:
-    """Training and validation loss, and validation r, by epoch; without validation TRs training loss alone."""
+
+@styled
+def plot_history(history: list[dict], title: str = "") -> Figure:
+    """Training and validation loss, and validation r, by epoch.
+
+    Without validation TRs, training loss alone.
+    """
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     loss, brain, r = figure.subplots(1, 3)
     epochs = [entry["epoch"] for entry in history]
@@ -19,24 +26,45 @@ def plot_history(history: list[dict], simulated: bool = False) -> Figure:
         r.plot(epochs, [entry["val"]["r"] for entry in history], color="tab:orange")
     r.axhline(0, color="0.7", lw=1)
     titles = ("total loss", "fMRI loss (SD²)", "validation r, voxels that subjects share")
-    for ax, title in zip((loss, brain, r), titles, strict=True):
-        ax.set_title(title, fontsize="medium")
+    for ax, name in zip((loss, brain, r), titles, strict=True):
+        ax.set_title(name)
         ax.set_xlabel("epoch")
-        ax.spines[["top", "right"]].set_visible(False)
-    loss.legend(frameon=False)
-    if simulated:
-        figure.suptitle("SIMULATED data", fontsize="medium")
+    loss.legend()
+    figure.suptitle(title.removesuffix(": "))
     return figure
 
 
 class LossPlot:
-    """A live view of the history: display `widget`, and give the object to `Trainer.fit` as `on_epoch`."""
+    """A live view of the history: display `widget`, and give the object as `on_epoch`.
 
-    def __init__(self, simulated: bool = False):
-        self.simulated = simulated
+    Parameters
+    ----------
+    epochs : int
+        Epochs of the run, at most.
+    title : str
+        Such as `dataset.label`.
+    """
+
+    def __init__(self, epochs: int, title: str = ""):
+        self.epochs = epochs
+        self.title = title
         self.widget = widgets.Image(format="png")
+        self._first: tuple[int, float] | None = None  # epochs done when first called, and when
 
     def __call__(self, history: list[dict]) -> None:
         png = io.BytesIO()
-        plot_history(history, self.simulated).savefig(png, format="png", dpi=80)
+        title = f"{self.title}{self._progress(len(history))}"
+        plot_history(history, title).savefig(png, format="png", dpi=80)
         self.widget.value = png.getvalue()
+
+    def _progress(self, n_done: int) -> str:
+        """Epochs done, and how long the others will take if all are trained."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (n_done, now)
+        before, started = self._first
+        said = f"epoch {n_done} of {self.epochs}"
+        if before < n_done < self.epochs:
+            left = (self.epochs - n_done) * (now - started) / (n_done - before)
+            said += f", at most {left:.0f} s left"
+        return said

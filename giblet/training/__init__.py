@@ -1,8 +1,5 @@
-"""Training: settings, the loop, checkpoints."""
+"""Training: settings, the loop, ranks, checkpoints."""
 
-from giblet.training.checkpoint import TrainingError, load_checkpoint, load_model, save_checkpoint
-from giblet.training.config import TrainingConfig
-from giblet.training.launcher import launch
-from giblet.training.trainer import Trainer
+import lazy_loader
 
-__all__ = ["Trainer", "TrainingConfig", "TrainingError", "launch", "load_checkpoint", "load_model", "save_checkpoint"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,12 +13,18 @@ import torch
 from filelock import Timeout
 from safetensors import SafetensorError, safe_open
 
+from giblet.basis import Span
 from giblet.files import alone, atomic_path, remove_leftovers
-from giblet.models import MultimodalAutoencoder, Span, SpanAutoencoder
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.training.config import TrainingConfig
 from giblet.training.distributed import rank
 
 SMOOTHED_EPOCHS = 5  # over which validation r is averaged
-VERSIONS = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
+VERSIONS = {
+    "python": platform.python_version(),
+    "torch": str(torch.__version__),
+    "numpy": np.__version__,
+}
 
 
 class TrainingError(RuntimeError):
@@ -26,17 +32,22 @@ class TrainingError(RuntimeError):
 
 
 def save_checkpoint(path: str | Path, contents: dict) -> None:
-    """Write tensors and plain values to `path`, atomically: what was there before stays until all is on the disk."""
+    """Write tensors and plain values to `path`, atomically.
+
+    What was there before stays until all is on the disk.
+    """
     with atomic_path(path) as temporary:
         torch.save(contents | {"versions": VERSIONS}, temporary)
 
 
 def save_weights(path: str | Path, checkpoint: dict) -> None:
-    """Write the weights of a checkpoint as safetensors, with its settings as JSON in the metadata."""
+    """Write the weights of a checkpoint as safetensors, its settings as JSON metadata."""
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        metadata = {name: json.dumps(checkpoint[name]) for name in ("config", "training", "span", "data")}
+        metadata = {
+            name: json.dumps(checkpoint[name]) for name in ("config", "training", "span", "data")
+        }
         safetensors.torch.save_file(checkpoint["model_state_dict"], temporary, metadata)
         temporary.chmod(mode)  # safetensors makes files that only their owner may read
 
@@ -62,7 +73,8 @@ def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
     except (RuntimeError, EOFError, UnpicklingError, SafetensorError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{path} is damaged or no checkpoint of giblet ({reason}): take another of its run, or train again."
+            f"{path} is damaged or no checkpoint of giblet ({reason}): take another of its run, or "
+            "train again."
         ) from None
 
 
@@ -70,14 +82,26 @@ def load_settings(path: str | Path) -> dict:
     """A checkpoint that says what it was trained on, with its tensors left in the file."""
     checkpoint = load_checkpoint(path, mmap=True)
     if "data" not in checkpoint:
-        raise ValueError(f"{path} does not say what it was trained on, as giblet's checkpoints do: train again.")
+        raise ValueError(
+            f"{path} does not say what it was trained on, as giblet's checkpoints do: train again."
+        )
     return checkpoint
 
 
 def find_run(path: str | Path) -> Path | None:
-    """The folder of a run's checkpoints: `path`, or `path/run`, where `giblet train` keeps them; None without any."""
+    """The folder of a run's checkpoints; None without any.
+
+    It is `path`, or `path/run`, where `giblet train` keeps them.
+    """
     places = (Path(path), Path(path) / "run")
-    return next((place for place in places if (place / "best.pt").is_file() or (place / "last.pt").is_file()), None)
+    return next(
+        (
+            place
+            for place in places
+            if (place / "best.pt").is_file() or (place / "last.pt").is_file()
+        ),
+        None,
+    )
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -90,7 +114,9 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAutoencoder:
-    """The model of a run, on the CPU and in evaluation mode; its `trained_on` says on what data it may be scored.
+    """The model of a run, on the CPU and in evaluation mode.
+
+    Its `trained_on` says on what data it may be scored.
 
     Parameters
     ----------
@@ -98,14 +124,18 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
     span : folder, optional
         Of the bases of a `SpanAutoencoder`, where they are no longer where they were in training.
     """
-    data, checkpoint = load_settings(path)["data"], load_checkpoint(path)
+    data = load_settings(path)["data"]
+    checkpoint = load_checkpoint(path)
     trained_in = checkpoint["span"]
     if trained_in is None:
         model = MultimodalAutoencoder(**checkpoint["config"])
     else:
         bases = Span.open(span or trained_in["path"])
         if bases.id != trained_in["id"]:
-            raise ValueError(f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {path}.")
+            raise ValueError(
+                f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of "
+                f"{path}."
+            )
         model = SpanAutoencoder(bases, **checkpoint["config"])
     model.load_state_dict(checkpoint["model_state_dict"])
     model.trained_on = data
@@ -115,14 +145,31 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
 def best_epoch(history: list[dict]) -> int:
     """Epoch (0-based) with the highest validation r so far, smoothed; of equals the first.
 
-    The r of an epoch is the mean over itself and the four epochs before it, as single epochs are noisy. Without
-    validation TRs it is the last epoch.
+    The r of an epoch is the mean over itself and the four epochs before it, as single epochs are
+    noisy. Without validation TRs it is the last epoch.
     """
     if not history[-1]["val"]:
         return len(history) - 1
     r = [entry["val"]["r"] for entry in history]
-    smooth = [np.mean(r[max(0, epoch + 1 - SMOOTHED_EPOCHS) : epoch + 1]) for epoch in range(len(r))]
+    smooth = [
+        np.mean(r[max(0, epoch + 1 - SMOOTHED_EPOCHS) : epoch + 1]) for epoch in range(len(r))
+    ]
     return int(np.argmax(np.round(smooth, 12)))  # rounded, so that equals are equal
+
+
+def describe_history(history: list[dict], config: TrainingConfig) -> str:
+    """How many epochs a run took, why it ended, and which of them is kept: a sentence."""
+    if not history:
+        return "no epoch is done"
+    n_done = len(history)
+    kept = best_epoch(history) + 1
+    if n_done >= config.epochs:
+        reason = "the most that `epochs` allows"
+    elif n_done - kept >= config.patience:
+        reason = f"no higher validation r in the last {config.patience}, so training stopped"
+    else:
+        reason = "interrupted"
+    return f"{n_done} of {config.epochs} epochs ({reason}); epoch {kept} is kept"
 
 
 def epoch_loss(entry: dict) -> float:
@@ -133,8 +180,8 @@ def epoch_loss(entry: dict) -> float:
 class RunFolder:
     """A run on disk; rank 0 writes for all.
 
-    `last.pt` holds all of it, and `log.jsonl`, `best.pt` and `best.safetensors` show parts of it; the last line of the
-    log of a finished run is its verdict.
+    `last.pt` holds all of it, and `log.jsonl`, `best.pt` and `best.safetensors` show parts of it;
+    the last line of the log of a finished run is its verdict.
     """
 
     def __init__(self, path: str | Path):
@@ -144,7 +191,7 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training here, and delete what killed ones left half-written."""
+        """Keep other processes from training here; delete half-written files of killed ones."""
         self.path.mkdir(parents=True, exist_ok=True)
         if rank() > 0:
             yield
@@ -154,7 +201,8 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             raise TrainingError(
-                f"another process is training in {self.path}: wait until it has ended, or choose another folder."
+                f"another process is training in {self.path}: wait until it has ended, or choose "
+                "another folder."
             ) from None
         try:
             remove_leftovers(self.path, "*")
@@ -193,14 +241,15 @@ class RunFolder:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
     def read_settings(self) -> dict | None:
-        """`last.pt`, if there is one, with its tensors left in the file: what was trained on what."""
+        """What was trained on what: `last.pt`, if there is one, with tensors left in the file."""
         return load_settings(self.last) if self.last.exists() else None
 
     def read(self, mmap: bool = False) -> dict | None:
         """`last.pt`, if there is one; a kill may have come before its best weights were written."""
         if not self.last.exists():
             return None
-        last, best = load_checkpoint(self.last, mmap), self.path / "best.pt"
+        last = load_checkpoint(self.last, mmap)
+        best = self.path / "best.pt"
         self._exported = load_checkpoint(best, mmap=True)["epoch"] if best.exists() else None
         if rank() == 0:
             self._export(last)
@@ -210,7 +259,11 @@ class RunFolder:
         if not last["history"] or self._exported == best_epoch(last["history"]):
             return
         entry = last["history"][best_epoch(last["history"])]
-        contents = {"epoch": entry["epoch"], "loss": epoch_loss(entry), "model_state_dict": last["best"]}
+        contents = {
+            "epoch": entry["epoch"],
+            "loss": epoch_loss(entry),
+            "model_state_dict": last["best"],
+        }
         contents |= {name: last[name] for name in ("config", "training", "span", "data")}
         save_weights(self.path / "best.safetensors", contents)
         save_checkpoint(self.path / "best.pt", contents)

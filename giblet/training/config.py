@@ -1,11 +1,8 @@
-"""How to train: settings, learning-rate schedule, device and precision."""
+"""How to train: settings and learning-rate schedule."""
 
 import math
 from dataclasses import dataclass
-
-import torch
-
-from giblet.training.distributed import local_rank
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -19,8 +16,9 @@ class TrainingConfig:
     batch_size : int
         TRs a step, over all ranks; an epoch is cut into equal batches of at most this size.
     micro_batches : int
-        Parts of a batch that are worked on one after the other or by different ranks, each with BatchNorm statistics
-        and dropout of its own; their number, and not that of the ranks, decides the numbers. 0 is one a rank.
+        Parts of a batch that are worked on one after the other or by different ranks, each with
+        BatchNorm statistics and dropout of its own; their number, and not that of the ranks,
+        decides the numbers. 0 is one a rank.
     learning_rate : float
         Of AdamW, at the end of the warm-up; then it falls along a cosine to 0.
     weight_decay : float
@@ -36,13 +34,15 @@ class TrainingConfig:
     random_state : int
         Seeds the order of the TRs and the dropout of every micro-batch.
     device : str
-        'auto' is the GPU if there is one (under `torchrun` each rank's own), else the CPU; or 'cpu', 'cuda', 'cuda:1'.
+        'auto' is the GPU if there is one (under `torchrun` each rank's own), else the CPU; or
+        'cpu', 'cuda', 'cuda:1'.
     precision : 'auto', 'bf16' or 'float32'
-        Of the arithmetic; weights are always float32. 'auto' is bfloat16 on a GPU that computes in it. On a CPU it is
-        float32, whose results differ less between kinds of CPU; 'bf16' may be faster there.
+        Of the arithmetic; weights are always float32. 'auto' is bfloat16 on a GPU that computes in
+        it. On a CPU it is float32, whose results differ less between kinds of CPU; 'bf16' may be
+        faster there.
     shard : bool
-        Several ranks keep a share each of weights, gradients and optimiser state (FSDP2), for a model that does not
-        fit one device.
+        Several ranks keep a share each of weights, gradients and optimiser state (FSDP2), for a
+        model that does not fit one device.
     """
 
     epochs: int = 60
@@ -56,55 +56,38 @@ class TrainingConfig:
     checkpoint_every: int = 5
     random_state: int = 0
     device: str = "auto"
-    precision: str = "auto"
+    precision: Literal["auto", "bf16", "float32"] = "auto"
     shard: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "patience", "checkpoint_every"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "clip_norm",
+            "patience",
+            "checkpoint_every",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number.")
         if self.micro_batches < 0:
-            raise ValueError(f"micro_batches is {self.micro_batches}, expected a positive number, or 0 for one a rank.")
+            raise ValueError(
+                f"micro_batches is {self.micro_batches}, expected a positive number, or 0 for one "
+                "a rank."
+            )
         if self.precision not in ("auto", "bf16", "float32"):
-            raise ValueError(f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'float32'.")
+            raise ValueError(
+                f"precision is {self.precision!r}, expected 'auto', 'bf16' or 'float32'."
+            )
 
 
 def learning_rate_at(step: int, n_steps: int, config: TrainingConfig) -> float:
-    """Learning rate of a step (0-based): linear warm-up, then a cosine that reaches 0 after `n_steps`."""
+    """Learning rate of a step (0-based): linear warm-up, then a cosine to 0."""
     n_warmup = config.warmup * n_steps
     if step < n_warmup:
         return config.learning_rate * (step + 1) / (n_warmup + 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / (n_steps - n_warmup)))
-
-
-def resolve_device(config: TrainingConfig) -> torch.device:
-    """The device to train on; of several GPUs that of this rank.
-
-    Raises
-    ------
-    ValueError
-        If this torch has no such device, or it is none that giblet trains on.
-    """
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda"):
-        reason = "; 'mps' has no float64, in which scores are summed" if kind == "mps" else ""
-        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'{reason}.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is {name!r}, but torch {torch.__version__} finds no GPU: take 'cpu', or install a CUDA build."
-        )
-    try:
-        return torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
-    except RuntimeError:
-        raise ValueError(f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'.") from None
-
-
-def resolve_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:
-    """The dtype of autocast: bfloat16 where asked for, or where 'auto' finds a GPU that computes in it."""
-    if config.precision != "auto":
-        return torch.bfloat16 if config.precision == "bf16" else torch.float32
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if fast else torch.float32
+    return (
+        config.learning_rate
+        * 0.5
+        * (1 + math.cos(math.pi * (step - n_warmup) / (n_steps - n_warmup)))
+    )

@@ -1,6 +1,7 @@
 """The ranks of one run, as `torchrun` starts them; a process alone is one rank.
 
-Every rank holds the same weights (DDP) or a share of them (FSDP2), and sees its share of each batch.
+Every rank holds the same weights (DDP) or a share of them (FSDP2), and sees its share of each
+batch.
 """
 
 import inspect
@@ -16,8 +17,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-# DDP leaves BatchNorm's running statistics alone: the trainer averages them, see RunningStatistics. torch 2.13 renamed
-# the argument.
+# DDP leaves BatchNorm's running statistics alone: the trainer averages them, see RunningStatistics.
+# torch 2.13 renamed the argument.
 _ARGUMENTS = inspect.signature(DistributedDataParallel).parameters
 BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "broadcast_buffers"
 
@@ -56,8 +57,12 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def check_joined() -> None:
-    """Raise RuntimeError where `torchrun` started several ranks that would each train alone, in one folder."""
-    if dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
+    """Raise RuntimeError where ranks of `torchrun` would each train alone in one folder."""
+    if (
+        dist.is_torchelastic_launched()
+        and int(os.environ["WORLD_SIZE"]) > 1
+        and not dist.is_initialized()
+    ):
         raise RuntimeError(
             f"torchrun started {os.environ['WORLD_SIZE']} ranks that have not joined: "
             f"put the training into `with giblet.training.distributed.process_group(device):`."
@@ -77,11 +82,11 @@ def distribute(module: nn.Module, device: torch.device, shard: bool) -> nn.Modul
     Parameters
     ----------
     module : nn.Module
-        On one process it is given back as it is. With `shard` all ranks but the first may hold it on the meta device:
-        the first one's weights go to all.
+        On one process it is given back as it is. With `shard` all ranks but the first may hold it
+        on the meta device: the first one's weights go to all.
     shard : bool
-        FSDP2: each rank keeps its share of weights, gradients and optimiser state, and the layers gather their
-        weights as they run. Else DDP: each rank keeps them all.
+        FSDP2: each rank keeps its share of weights, gradients and optimiser state, and the layers
+        gather their weights as they run. Else DDP: each rank keeps them all.
     """
     if not shard:
         if n_ranks() == 1:
@@ -89,7 +94,10 @@ def distribute(module: nn.Module, device: torch.device, shard: bool) -> nn.Modul
         settings = {BUFFERS: False, "gradient_as_bucket_view": True}
         return DistributedDataParallel(module.to(device), **settings)
     if not dist.is_initialized():
-        raise ValueError("shard is True, but there is one process: start several with torchrun, or leave shard away.")
+        raise ValueError(
+            "shard is True, but there is one process: start several with torchrun, or leave shard "
+            "away."
+        )
     first = module.state_dict() if rank() == 0 else {}
     module.to("meta")
     mesh = init_device_mesh(device.type, (n_ranks(),))
@@ -99,7 +107,11 @@ def distribute(module: nn.Module, device: torch.device, shard: bool) -> nn.Modul
     fully_shard(module, mesh=mesh)
     module.to_empty(device=device)
     for name, value in module.state_dict().items():
-        whole = first.pop(name) if rank() == 0 else torch.empty(value.shape, dtype=value.dtype, device=device)
+        whole = (
+            first.pop(name)
+            if rank() == 0
+            else torch.empty(value.shape, dtype=value.dtype, device=device)
+        )
         whole = whole.to(device)
         if isinstance(value, DTensor):
             value.copy_(distribute_tensor(whole, mesh, value.placements))
@@ -110,12 +122,22 @@ def distribute(module: nn.Module, device: torch.device, shard: bool) -> nn.Modul
 
 
 def no_sync(module: nn.Module, last: bool) -> AbstractContextManager:
-    """Gradients stay on their rank until the `last` micro-batch of a step; FSDP2, short of memory, adds up shares."""
-    return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
+    """Keep gradients on their rank until the `last` micro-batch of a step.
+
+    FSDP2, short of memory, adds up shares.
+    """
+    return (
+        nullcontext()
+        if last or not isinstance(module, DistributedDataParallel)
+        else module.no_sync()
+    )
 
 
 def gather(state):
-    """A state dict with every sharded tensor whole, on the CPU of rank 0 and None elsewhere; called by every rank."""
+    """A state dict with every sharded tensor whole, on the CPU of rank 0.
+
+    None on other ranks. Every rank has to call it.
+    """
     if isinstance(state, dict):
         return {key: gather(value) for key, value in state.items()}
     if isinstance(state, DTensor):
@@ -132,7 +154,10 @@ def scatter(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tens
 def scatter_optimizer(state: dict, parameters: list[nn.Parameter]) -> dict:
     """The same for the state dict of an optimiser."""
     shares = {
-        index: {name: _share(value, parameters[index]) if value.dim() else value for name, value in entry.items()}
+        index: {
+            name: _share(value, parameters[index]) if value.dim() else value
+            for name, value in entry.items()
+        }
         for index, entry in state["state"].items()
     }
     return state | {"state": shares}

@@ -15,35 +15,37 @@ from giblet.training.checkpoint import TrainingError, checkpoint_file
 from giblet.training.config import TrainingConfig
 from giblet.training.signals import LAUNCHER
 
-# torchrun passes these on to the ranks; of a signal that it does not handle it dies and leaves them behind
+# torchrun passes these on to the ranks; of a signal that it does not handle it dies and leaves them
+# behind
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 GRACE = 60  # seconds to save in
 
 
 def launch(
-    data_dir: str | Path,
-    output_dir: str | Path,
+    data: str | Path,
+    out: str | Path,
     config: TrainingConfig | None = None,
     n_ranks: int | None = None,
     full_size: bool = False,
     direct: bool = False,
 ) -> Path:
-    """Run `giblet train` on all GPUs of this machine, or on several processes of its CPU, and wait for it.
+    """Run `giblet train` on all GPUs, or on several processes of the CPU, and wait for it.
 
-    What it prints appears as it comes. Interrupted, it asks the ranks to save, and returns when all have ended; the
-    same call goes on from there.
+    What it prints appears as it comes. Interrupted, it asks the ranks to save, and returns when all
+    have ended; the same call goes on from there.
 
     Parameters
     ----------
-    data_dir, output_dir, config, full_size, direct
-        As of `giblet train`; the run is `output_dir/run`.
+    data, out, config, full_size, direct
+        As of `giblet train`; the run is `out/run`.
     n_ranks : int, optional
         Processes to start: by default one a GPU, or 2 without a GPU.
 
     Returns
     -------
     Path
-        The checkpoint of the epoch with the highest validation r; `load_run(output_dir)` opens it with its data.
+        The checkpoint of the epoch with the highest validation r; `load_run(out)` opens it
+        with its data.
 
     Raises
     ------
@@ -51,9 +53,13 @@ def launch(
         If a rank failed; what it said is in the output.
     """
     n_ranks = n_ranks or torch.cuda.device_count() or 2
-    command = _command(data_dir, output_dir, config or TrainingConfig(), n_ranks, full_size, direct)
+    command = _command(data, out, config or TrainingConfig(), n_ranks, full_size, direct)
     threads = max(1, torch.get_num_threads() // n_ranks)
-    environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "1", "PYTHONUNBUFFERED": "1"} | os.environ
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "TQDM_MININTERVAL": "1",
+        "PYTHONUNBUFFERED": "1",
+    } | os.environ
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     environment |= {LAUNCHER: str(os.getpid())}
     # in a session of its own: interrupts reach the ranks through us alone
@@ -63,16 +69,29 @@ def launch(
         finally:
             _end(ranks)
     if ranks.returncode != 0:
-        raise TrainingError(f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above.")
-    return checkpoint_file(output_dir)
+        raise TrainingError(
+            f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above."
+        )
+    return checkpoint_file(out)
 
 
 def _command(
-    data_dir: str | Path, output_dir: str | Path, config: TrainingConfig, n_ranks: int, full_size: bool, direct: bool
+    data: str | Path,
+    out: str | Path,
+    config: TrainingConfig,
+    n_ranks: int,
+    full_size: bool,
+    direct: bool,
 ) -> list[str]:
     """The command line that a shell would take."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_ranks}"]
-    options = asdict(config) | {"data": Path(data_dir), "output": Path(output_dir)}
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={n_ranks}",
+    ]
+    options = asdict(config) | {"data": Path(data), "out": Path(out)}
     options |= {"full_size": full_size, "direct": direct}
     given = []
     for name, value in options.items():

@@ -1,4 +1,4 @@
-"""Settings of a run: those that are given, and those that a checkpoint says of a run that is there."""
+"""Settings of a run: those given, and those that a checkpoint holds."""
 
 import inspect
 
@@ -7,12 +7,14 @@ from giblet.models import MultimodalAutoencoder
 from giblet.training.config import TrainingConfig
 
 SPLITTING = ("context", "fractions", "test_runs")
-DATA = ("subjects", "cache_dir", *SPLITTING, "video_processor", "audio_processor", "text_processor")
+PROCESSORS = ("video_processor", "audio_processor", "text_processor")
+REGIONS = ("regions", "region_names")
+DATA = ("subjects", "average", *SPLITTING, "colour", *PROCESSORS, *REGIONS, "cache_dir")
 MODEL = tuple(inspect.signature(MultimodalAutoencoder).parameters)
 
 
 def sort_settings(settings: dict) -> tuple[dict, dict]:
-    """Settings of the data, as of `MultimodalDataset`, and of the model, as of `MultimodalAutoencoder`.
+    """Settings of the data, as of `open_data`, and of the model, as of `MultimodalAutoencoder`.
 
     Raises
     ------
@@ -21,8 +23,8 @@ def sort_settings(settings: dict) -> tuple[dict, dict]:
     """
     if unknown := [name for name in settings if name not in (*DATA, *MODEL)]:
         raise ValueError(
-            f"unknown setting {unknown[0]!r}, expected one of the data ({', '.join(DATA)}) or of the model "
-            f"({', '.join(MODEL)})."
+            f"unknown setting {unknown[0]!r}, expected one of the data ({', '.join(DATA)}) "
+            f"or of the model ({', '.join(MODEL)})."
         )
     of_data = {name: value for name, value in settings.items() if name in DATA}
     return of_data, {name: value for name, value in settings.items() if name in MODEL}
@@ -33,14 +35,20 @@ def saved_config(checkpoint: dict) -> TrainingConfig:
     return TrainingConfig(**(checkpoint["training"] | {"device": "auto", "shard": False}))
 
 
+def saved_average(checkpoint: dict) -> bool:
+    """Whether the items of training were means of the subjects."""
+    return (checkpoint["data"] or {}).get("average", True)
+
+
 def saved_data(checkpoint: dict) -> dict:
-    """Arguments of `MultimodalDataset` that open a folder as it was in training; none if it was arrays."""
+    """Arguments of `open_data` that open a folder as it was in training; {} of arrays."""
     provenance = checkpoint["data"]
     if provenance is None or provenance["features"] is None:
         return {}
     features = provenance["features"]
     return {
         "subjects": provenance["subjects"],
+        "average": saved_average(checkpoint),
         "video_processor": VideoProcessor(**features["video"]),
         "audio_processor": AudioProcessor(**features["audio"]),
         "text_processor": TextProcessor(**features["text"]),

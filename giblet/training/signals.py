@@ -17,8 +17,9 @@ LAUNCHER = "GIBLET_LAUNCHER"  # number of the process that called `launch`
 class StopSignals:
     """Note SIGTERM, SIGUSR1 and SIGINT instead of dying of them, for as long as the block runs.
 
-    A second SIGINT interrupts at once. Outside of the main thread, where Python hears no signals, nothing is noted.
-    It counts as SIGTERM when whoever started us has ended: torchrun, or the notebook that called `launch`.
+    A second SIGINT interrupts at once. Outside of the main thread, where Python hears no signals,
+    nothing is noted. It counts as SIGTERM when whoever started us has ended: torchrun, or the
+    notebook that called `launch`.
 
     Attributes
     ----------
@@ -45,6 +46,8 @@ class StopSignals:
     def asked(self) -> signal.Signals | None:
         """The signal that asks to stop, if there is one."""
         orphaned = self._torchrun is not None and os.getppid() != self._torchrun
-        if orphaned or (LAUNCHER in os.environ and not psutil.pid_exists(int(os.environ[LAUNCHER]))):
+        if orphaned or (
+            LAUNCHER in os.environ and not psutil.pid_exists(int(os.environ[LAUNCHER]))
+        ):
             return SIGTERM
         return self.received

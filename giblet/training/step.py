@@ -1,43 +1,37 @@
-"""The parts of one update: the loss of a batch, BatchNorm's running statistics, clipping and seeds."""
+"""Parts of one update: loss, BatchNorm's running statistics, clipping and seeds."""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-MODALITIES = ("video", "audio", "text", "fmri")
-WEIGHTING = ("weight", "video_floor", "fmri_floor")  # see MultimodalAutoencoder.compute_loss
+from giblet.models import MultimodalAutoencoder
 
 
 class BatchLoss(nn.Module):
-    """`batch_loss` of a model as a forward pass, which is what DDP and FSDP2 watch."""
+    """A model's `batch_loss` as a forward pass, which is what DDP and FSDP2 watch."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: MultimodalAutoencoder):
         super().__init__()
         self.model = model
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
-        """As `batch_loss`."""
-        return batch_loss(self.model, batch)
-
-
-def batch_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float], Tensor]:
-    """The loss of a batch as a data set gives it, its terms, and the predicted fMRI."""
-    video, audio, text, fmri = (batch[name] for name in MODALITIES)
-    outputs = model(video, audio, text)
-    weighting = {name: batch[name] for name in WEIGHTING if name in batch}
-    return *model.compute_loss(outputs, fmri, video, audio, text, **weighting), outputs["fmri_pred"]
+        """As `MultimodalAutoencoder.batch_loss`."""
+        return self.model.batch_loss(batch)
 
 
 class RunningStatistics:
     """BatchNorm's running statistics in a step of several micro-batches.
 
-    Every micro-batch starts from those of the step before, and the step ends with their mean, wherever they ran.
+    Every micro-batch starts from those of the step before, and the step ends with their mean,
+    wherever they ran.
     """
 
     def __init__(self, model: nn.Module):
         norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-        self._buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+        self._buffers = [
+            buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)
+        ]
 
     def read(self) -> Tensor:
         """All of them in one new tensor."""
@@ -61,5 +55,8 @@ def clip_gradients(model: nn.Module, max_norm: float) -> None:
 
 
 def seed_of(*numbers: int) -> int:
-    """One 32-bit seed from several numbers: torch's CPU generator ignores the higher bits of a seed."""
+    """One 32-bit seed from several numbers.
+
+    torch's CPU generator ignores the higher bits of a seed.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -21,14 +21,17 @@ def test_impulse_is_answered_later_and_only_later(tr, model):
 
 
 def test_kernel_against_the_integral_of_the_response():
-    """Mean BOLD in TR k after one TR of stimulation, by quadrature over nilearn's finely sampled response."""
-    tr, fine = 1.5, glover_hrf(1.5, oversampling=1500, time_length=32.0)
+    """Mean BOLD in TR k after one TR of stimulation, by quadrature over nilearn's fine response."""
+    tr = 1.5
+    fine = glover_hrf(1.5, oversampling=1500, time_length=32.0)
     seconds = np.arange(len(fine)) * 0.001
 
     def response(t):  # to stimulation from 0 to tr
         return np.sum(fine[(seconds > t - tr) & (seconds <= t)])
 
-    direct = np.array([quad(response, k * tr, (k + 1) * tr, limit=200, epsabs=1e-4)[0] for k in range(16)])
+    direct = np.array(
+        [quad(response, k * tr, (k + 1) * tr, limit=200, epsabs=1e-4)[0] for k in range(16)]
+    )
     kernel = hrf_kernel(tr, oversampling=64)[:16]
     assert np.allclose(kernel / kernel.max(), direct / direct.max(), atol=0.02)
 

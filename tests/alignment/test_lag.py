@@ -25,15 +25,21 @@ def test_planted_lag_is_found(rng, run):
 
 @pytest.mark.parametrize("lag", [-3, 0, 2])
 def test_against_scikit_learn(rng, run, lag):
-    stimulus, fmri = rng.standard_normal((280, 4)), rng.standard_normal((280, 5))
-    x, y = [], []
+    stimulus = rng.standard_normal((280, 4))
+    fmri = rng.standard_normal((280, 5))
+    x = []
+    y = []
     for index in (0, 1):
         rows = np.flatnonzero(run == index)
         pairs = [(row, row + lag) for row in rows if row + lag in rows]
-        a, b = (array[list(which)] for array, which in zip((stimulus, fmri), zip(*pairs, strict=True), strict=True))
+        a, b = (
+            array[list(which)]
+            for array, which in zip((stimulus, fmri), zip(*pairs, strict=True), strict=True)
+        )
         x.append(a - a.mean(0))
         y.append(b - b.mean(0))
-    x, y = np.concatenate(x), np.concatenate(y)
+    x = np.concatenate(x)
+    y = np.concatenate(y)
     residual = y - LinearRegression(fit_intercept=False).fit(x, y).predict(x)
     r2 = 1 - (residual**2).sum(0) / (y**2).sum(0)
     expected = 1 - (1 - r2) * (len(x) - 1) / (len(x) - 1 - 4)
@@ -41,7 +47,7 @@ def test_against_scikit_learn(rng, run, lag):
 
 
 def test_nothing_crosses_runs(rng, run):
-    """A response that goes on in the next run would be found at a lag across the boundary; it is not."""
+    """A response that goes on in the next run would be found at a lag across the boundary."""
     stimulus = np.zeros((280, 1))
     stimulus[145:150] = 1
     fmri = np.zeros((280, 1))
@@ -52,7 +58,8 @@ def test_nothing_crosses_runs(rng, run):
 
 
 def test_feature_that_repeats_another_counts_once(rng, run):
-    stimulus, fmri = rng.standard_normal((280, 2)), rng.standard_normal((280, 3))
+    stimulus = rng.standard_normal((280, 2))
+    fmri = rng.standard_normal((280, 3))
     twice = np.c_[stimulus, stimulus[:, :1]]
     assert np.allclose(lag_curve(twice, fmri, run, [1]), lag_curve(stimulus, fmri, run, [1]))
 

@@ -6,7 +6,9 @@ from giblet.alignment import gap_trs, hrf_kernel, split_trs
 FRACTIONS = (0.6, 0.15, 0.25)
 
 
-@pytest.mark.parametrize(("tr", "window", "expected"), [(1.5, 1, 17), (2.0, 1, 13), (1.5, 5, 21), (0.8, 1, 31)])
+@pytest.mark.parametrize(
+    ("tr", "window", "expected"), [(1.5, 1, 17), (2.0, 1, 13), (1.5, 5, 21), (0.8, 1, 31)]
+)
 def test_gap_is_window_and_response(tr, window, expected):
     assert gap_trs(tr, window) == expected
 
@@ -24,7 +26,9 @@ def test_blocks(run_lengths):
     for run in np.split(labels, np.cumsum(run_lengths)[:-1]):
         starts = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
         assert run[starts].tolist() == ["train", "gap", "val", "gap", "test"]
-        lengths = dict(zip(["train", "gap", "val", "", "test"], np.diff(np.r_[starts, len(run)]), strict=True))
+        lengths = dict(
+            zip(["train", "gap", "val", "", "test"], np.diff(np.r_[starts, len(run)]), strict=True)
+        )
         assert lengths["gap"] == lengths[""] == 17
         for name, fraction in zip(("train", "val", "test"), FRACTIONS, strict=True):
             assert abs(lengths[name] - fraction * (len(run) - 34)) <= 1
@@ -42,7 +46,9 @@ def test_without_validation_trs():
     assert labels.tolist() == ["train"] * 50 + ["test"] * 60
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.6, 0.2, 0.3), (1.0, 0.0, 0.0), (1.2, -0.4, 0.2)])
+@pytest.mark.parametrize(
+    "fractions", [(0.5, 0.5), (0.6, 0.2, 0.3), (1.0, 0.0, 0.0), (1.2, -0.4, 0.2)]
+)
 def test_bad_fractions(fractions):
     with pytest.raises(ValueError, match=r"expected \(train, val, test\) of sum 1"):
         split_trs((100,), fractions, gap=17)
@@ -51,7 +57,9 @@ def test_bad_fractions(fractions):
 def test_a_whole_run_held_out():
     labels = split_trs((100, 60), FRACTIONS, gap=17, test_runs=[1])
     assert labels[100:].tolist() == ["test"] * 60
-    assert labels[:100].tolist() == ["train"] * 66 + ["gap"] * 17 + ["val"] * 17  # 83 TRs, four fifths of them train
+    assert (
+        labels[:100].tolist() == ["train"] * 66 + ["gap"] * 17 + ["val"] * 17
+    )  # 83 TRs, four fifths of them train
 
 
 @pytest.mark.parametrize("test_runs", [[2], [0, 1], [-1]])

@@ -7,10 +7,10 @@ from giblet.analysis.bootstrap import (
     bootstrap_correlations,
     bootstrap_means,
     confidence_interval,
+    default_block_trs,
     paired_p_values,
-    usual_block_trs,
 )
-from giblet.analysis.regions import Regions
+from giblet.regions import Regions
 
 
 def test_bootstrap_against_explicit_resampling(rng):
@@ -29,10 +29,15 @@ def test_bootstrap_against_explicit_resampling(rng):
 def test_bootstrap_reduces_and_averages_runs(rng):
     fmri, fmri_pred = rng.standard_normal((2, 100, 4)).astype(np.float32)
     run = np.repeat([0, 1], [40, 60])
-    both = bootstrap_correlations([fmri_pred], fmri, run, 10, n_boot=5, reduce=lambda r: r.mean(-1, keepdims=True))
+    both = bootstrap_correlations(
+        [fmri_pred], fmri, run, 10, n_boot=5, reduce=lambda r: r.mean(-1, keepdims=True)
+    )
     generator = np.random.default_rng(0)
     parts = [
-        bootstrap_correlations([fmri_pred[run == n]], fmri[run == n], run[run == n], 10, 5, generator) for n in (0, 1)
+        bootstrap_correlations(
+            [fmri_pred[run == n]], fmri[run == n], run[run == n], 10, 5, generator
+        )
+        for n in (0, 1)
     ]
     assert both.shape == (1, 5, 1)
     assert np.allclose(both[..., 0], (0.4 * parts[0] + 0.6 * parts[1]).mean(-1), atol=1e-6)
@@ -52,7 +57,8 @@ def test_bootstrap_of_an_empty_region(rng):
 
 def test_bootstrap_draws_without_what_varies(rng):
     """Two spikes in 100 TRs: where a draw has none of them, it has no r, and no r is beyond 1."""
-    spikes, fmri = np.zeros((100, 1)), rng.standard_normal((100, 1))
+    spikes = np.zeros((100, 1))
+    fmri = rng.standard_normal((100, 1))
     spikes[[3, 60], 0] = 1, 2
     draws = bootstrap_correlations([spikes], fmri, np.zeros(100), 10, n_boot=300)
     missing = np.isnan(draws).mean()
@@ -66,10 +72,12 @@ def pearson(x, y) -> np.ndarray:
 
 @pytest.mark.parametrize(("coefficient", "least"), [(0.5, 0.91), (0.9, 0.85)])
 def test_interval_covers_the_true_correlation(rng, coefficient, least):
-    """Many autocorrelated pairs of known r, 184 TRs: how many 95 % intervals hold it, as the docstring says."""
+    """Many autocorrelated pairs of known r, 184 TRs: how many 95 % intervals hold it."""
     fmri = autocorrelated(rng, 184, 400, coefficient)
     fmri_pred = fmri + autocorrelated(rng, 184, 400, coefficient)
-    draws = bootstrap_correlations([fmri_pred], fmri, np.zeros(184, int), block_trs=20, n_boot=500)[0]
+    draws = bootstrap_correlations([fmri_pred], fmri, np.zeros(184, int), block_trs=20, n_boot=500)[
+        0
+    ]
     low, high = confidence_interval(pearson(fmri_pred, fmri), draws, n_blocks=184 / 20)
     covered = np.mean((low < np.sqrt(0.5)) & (np.sqrt(0.5) < high))
     assert least < covered < 0.98
@@ -77,21 +85,27 @@ def test_interval_covers_the_true_correlation(rng, coefficient, least):
 
 @pytest.mark.parametrize(("coefficient", "block_trs"), [(0.5, 20), (0.9, 30)])
 def test_paired_test_of_two_models(rng, coefficient, block_trs):
-    """Equal models differ at the nominal rate, 5 +/- 2 %, in blocks that outlast the noise; a better one is found."""
+    """Equal models differ at the nominal rate, 5 +/- 2 %; a better one is found."""
     n_series = 1000
     fmri = autocorrelated(rng, 184, n_series, coefficient)
     one, two = (fmri + 2 * autocorrelated(rng, 184, n_series, coefficient) for _ in range(2))
     better = fmri + 0.5 * autocorrelated(rng, 184, n_series, coefficient)
-    draws = bootstrap_correlations([one, two, better], fmri, np.zeros(184, int), block_trs, n_boot=300)
+    draws = bootstrap_correlations(
+        [one, two, better], fmri, np.zeros(184, int), block_trs, n_boot=300
+    )
     r = [pearson(x, fmri) for x in (one, two, better)]
-    same, found = (paired_p_values(r[i] - r[j], draws[i] - draws[j], 184 / block_trs) for i, j in ((0, 1), (2, 1)))
+    same, found = (
+        paired_p_values(r[i] - r[j], draws[i] - draws[j], 184 / block_trs)
+        for i, j in ((0, 1), (2, 1))
+    )
     assert 0.03 <= np.mean(same < 0.05) <= 0.07
     assert np.mean(found < 0.05) > (0.95 if coefficient < 0.9 else 0.7)
 
 
 def test_interval_and_p_agree(rng):
     """p is below .05 exactly where the 95 % interval leaves out 0."""
-    observed, draws = rng.standard_normal(200), rng.standard_normal((100, 200))
+    observed = rng.standard_normal(200)
+    draws = rng.standard_normal((100, 200))
     low, high = confidence_interval(observed, draws, n_blocks=8)
     assert np.array_equal((low > 0) | (high < 0), paired_p_values(observed, draws, 8) < 0.05)
     with pytest.raises(ValueError, match=r"hold 2\.5 blocks, expected 3 or more"):
@@ -129,8 +143,9 @@ def test_paired_p_of_nothing(rng):
 
 
 def test_bootstrap_of_means(rng):
-    """Its standard error is that of the mean where TRs are independent; a run is resampled by itself."""
-    values, run = rng.standard_normal(400), np.repeat([0, 1], 200)
+    """Its standard error is that of the mean of independent TRs; runs are resampled apart."""
+    values = rng.standard_normal(400)
+    run = np.repeat([0, 1], 200)
     draws = bootstrap_means(values, run, block_trs=4, n_boot=4000)
     assert draws.std() == pytest.approx(values.std() / np.sqrt(400), rel=0.2)
     assert draws.mean() == pytest.approx(values.mean(), abs=0.005)
@@ -139,9 +154,9 @@ def test_bootstrap_of_means(rng):
 
 
 def test_usual_blocks():
-    assert usual_block_trs(np.zeros(500)) == 20
-    assert usual_block_trs(np.repeat([0, 1], [51, 30])) == 10
-    assert usual_block_trs(np.zeros(2)) == 1
+    assert default_block_trs(np.zeros(500)) == 20
+    assert default_block_trs(np.repeat([0, 1], [51, 30])) == 10
+    assert default_block_trs(np.zeros(2)) == 1
 
 
 @pytest.mark.parametrize("block_trs", [0, 61])

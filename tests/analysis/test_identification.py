@@ -6,10 +6,18 @@ from giblet.analysis.identification import Identification, identify, pairwise_ac
 
 def by_loop(similarity, tr_index, run, exclusion):
     """The same for the diagonal, one pair at a time."""
-    two_way, counts = [], []
+    two_way = []
+    counts = []
     for i in range(len(run)):
-        others = [j for j in range(len(run)) if run[j] != run[i] or abs(tr_index[j] - tr_index[i]) >= exclusion]
-        wins = [(similarity[i, j] < similarity[i, i]) + 0.5 * (similarity[i, j] == similarity[i, i]) for j in others]
+        others = [
+            j
+            for j in range(len(run))
+            if run[j] != run[i] or abs(tr_index[j] - tr_index[i]) >= exclusion
+        ]
+        wins = [
+            (similarity[i, j] < similarity[i, i]) + 0.5 * (similarity[i, j] == similarity[i, i])
+            for j in others
+        ]
         two_way.append(np.mean(wins))
         counts.append(len(others))
     return two_way, counts
@@ -17,7 +25,8 @@ def by_loop(similarity, tr_index, run, exclusion):
 
 def test_against_a_loop_with_ties(rng):
     similarity = rng.integers(0, 6, (40, 40)).astype(np.float32)
-    run, tr_index = np.repeat([0, 1], 20), np.r_[5:25, 60:80]
+    run = np.repeat([0, 1], 20)
+    tr_index = np.r_[5:25, 60:80]
     accuracy, counts = pairwise_accuracy(similarity, tr_index, run, exclusion=4, block_rows=7)
     two_way, expected = by_loop(similarity, tr_index, run, 4)
     assert np.allclose(np.diag(accuracy), two_way)
@@ -25,13 +34,16 @@ def test_against_a_loop_with_ties(rng):
 
 
 def test_exclusion_without_distractors(rng):
-    with pytest.raises(ValueError, match="exclusion is 30 TRs, which leaves some of 20 TRs no distractor"):
+    with pytest.raises(
+        ValueError, match="exclusion is 30 TRs, which leaves some of 20 TRs no distractor"
+    ):
         pairwise_accuracy(rng.random((20, 20)), np.arange(20), np.zeros(20), 30)
 
 
 def whole_runs(rng, n_features: int = 30):
     """Two runs of 120 TRs, the last 40 of each held out; features that drift as a film does."""
-    run, tr_index = np.repeat([0, 1], 120), np.arange(240)
+    run = np.repeat([0, 1], 120)
+    tr_index = np.arange(240)
     held_out = np.tile(np.arange(120) >= 80, 2)
     film = np.repeat(rng.standard_normal((60, n_features)), 4, axis=0)
     return film, run, held_out, tr_index
@@ -39,11 +51,15 @@ def whole_runs(rng, n_features: int = 30):
 
 def test_noise_is_at_chance(rng):
     """Slow noise of no relation: .5 within its interval, p above .05, in nearly all of 40 films."""
-    inside, p, means = [], [], []
+    inside = []
+    p = []
+    means = []
     for _ in range(40):
         film, run, held_out, tr_index = whole_runs(rng)
         noise = np.repeat(rng.standard_normal((60, 30)), 4, axis=0)
-        found = identify(noise @ film[held_out].T, run, held_out, tr_index, exclusion=10, n_permute=200)
+        found = identify(
+            noise @ film[held_out].T, run, held_out, tr_index, exclusion=10, n_permute=200
+        )
         low, high = found.interval(block_trs=10)
         inside.append(low < 0.5 < high)
         p.append(found.p)
@@ -64,7 +80,11 @@ def test_what_is_there_is_found(rng):
 
 def test_top_k_by_hand():
     found = Identification(
-        np.ones(3), np.array([1.0, 2.5, 6.0]), np.array([9, 9, 19]), *(np.arange(3),) * 2, np.ones(1)
+        np.ones(3),
+        np.array([1.0, 2.5, 6.0]),
+        np.array([9, 9, 19]),
+        *(np.arange(3),) * 2,
+        np.ones(1),
     )
     share, chance = found.top(5)
     assert share == pytest.approx(2 / 3)
@@ -80,8 +100,11 @@ def test_null_is_made_of_other_windows(rng):
     accuracy, _ = pairwise_accuracy(similarity, tr_index[held_out], run[held_out], 10)
     means = []
     for index in (0, 1):
-        rows, columns = np.flatnonzero(run == index), np.arange(40) + 40 * index
-        means.append([accuracy[rows[s : s + 40], columns].mean() for s in range(81) if abs(s - 80) >= 10])
+        rows = np.flatnonzero(run == index)
+        columns = np.arange(40) + 40 * index
+        means.append(
+            [accuracy[rows[s : s + 40], columns].mean() for s in range(81) if abs(s - 80) >= 10]
+        )
     assert found.null.mean() == pytest.approx(np.mean(means), abs=0.005)
     assert found.null.min() >= (min(means[0]) + min(means[1])) / 2 - 1e-6
     assert found.null.max() <= (max(means[0]) + max(means[1])) / 2 + 1e-6
@@ -89,7 +112,8 @@ def test_null_is_made_of_other_windows(rng):
 
 def split_of_two_runs():
     """Two runs of 93 TRs, the last 14 of each held out."""
-    run, tr_index = np.repeat([0, 1], 93), np.arange(186)
+    run = np.repeat([0, 1], 93)
+    tr_index = np.arange(186)
     held_out = np.isin(tr_index, [*range(79, 93), *range(172, 186)])
     return run, held_out, tr_index
 
@@ -139,7 +163,8 @@ def test_some_trs_of_the_same_text_tie_but_for_rounding(rng):
     exact[:, rng.permutation(28)[:21]] = exact[:, :1]
     rounded = (exact + rng.uniform(-1e-7, 1e-7, exact.shape)).astype(np.float32)
     settings = (run, held_out, tr_index, 18, 200)
-    found, expected = identify(rounded, *settings), identify(exact, *settings)
+    found = identify(rounded, *settings)
+    expected = identify(exact, *settings)
     two_way, _ = by_loop(exact[held_out], tr_index[held_out], run[held_out], 18)
     assert np.allclose(expected.two_way, two_way, atol=1e-12)
     assert np.array_equal(found.two_way, expected.two_way)

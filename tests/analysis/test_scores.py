@@ -16,11 +16,18 @@ def test_video_against_scikit_image(rng, colour):
     for index in range(4):
         a, b = (values[index].numpy().reshape(-1, *processor.frame_shape) for values in (x, y))
         axis = -1 if colour else None
-        ssim = [structural_similarity(*pair, data_range=1.0, channel_axis=axis) for pair in zip(a, b, strict=True)]
+        ssim = [
+            structural_similarity(*pair, data_range=1.0, channel_axis=axis)
+            for pair in zip(a, b, strict=True)
+        ]
         assert scores["mse"][index] == pytest.approx(mean_squared_error(a, b), rel=1e-6)
-        assert scores["psnr"][index] == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1.0), rel=1e-6)
+        assert scores["psnr"][index] == pytest.approx(
+            peak_signal_noise_ratio(b, a, data_range=1.0), rel=1e-6
+        )
         assert scores["ssim"][index] == pytest.approx(np.mean(ssim), rel=1e-6)
-        assert scores["pixel r"][index] == pytest.approx(pearsonr(a.ravel(), b.ravel())[0], rel=1e-6)
+        assert scores["pixel r"][index] == pytest.approx(
+            pearsonr(a.ravel(), b.ravel())[0], rel=1e-6
+        )
 
 
 def test_sound_against_its_definition(rng):
@@ -34,9 +41,14 @@ def test_sound_against_its_definition(rng):
     assert scores["envelope r"] == pytest.approx([1] * 3, rel=1e-5)
     other = torch.from_numpy(rng.standard_normal((3, 2048), np.float32))
     scores = audio_scores(other, target, processor)
-    power = [np.exp(x.numpy() * processor.sd + processor.mean).reshape(3, 32, 64) for x in (other, target)]
+    power = [
+        np.exp(x.numpy() * processor.sd + processor.mean).reshape(3, 32, 64)
+        for x in (other, target)
+    ]
     decibels = [10 * np.log10(x.astype(np.float64)) for x in power]
-    assert scores["lsd"] == pytest.approx(np.sqrt(((decibels[0] - decibels[1]) ** 2).mean(2)).mean(1), rel=1e-4)
+    assert scores["lsd"] == pytest.approx(
+        np.sqrt(((decibels[0] - decibels[1]) ** 2).mean(2)).mean(1), rel=1e-4
+    )
     loudness = [np.log(x.mean(2)) for x in power]
     expected = [pearsonr(loudness[0][i], loudness[1][i])[0] for i in range(3)]
     assert scores["envelope r"] == pytest.approx(expected, abs=1e-4)
@@ -47,7 +59,10 @@ def test_codes_are_counted(rng):
     target = torch.from_numpy(rng.integers(0, 1024, (2, 8, 10)))
     recon = target.clone()
     recon[1, :, :5] = (recon[1, :, :5] + 1) % 1024
-    assert audio_scores(recon, target, AudioProcessor("encodec_codes"))["codes"].tolist() == [1, 0.5]
+    assert audio_scores(recon, target, AudioProcessor("encodec_codes"))["codes"].tolist() == [
+        1,
+        0.5,
+    ]
 
 
 def test_text_rank_by_hand():

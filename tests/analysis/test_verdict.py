@@ -18,12 +18,14 @@ def smooth(x: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def planted(rng):
-    """Ten of twenty voxels follow the text, the others nothing; data sets by split, and the weights of the truth."""
+    """Ten of twenty voxels follow the text: data sets by split, and the weights of the truth."""
     text = smooth(rng.standard_normal((400, 5)))
     weights = np.concatenate([rng.standard_normal((5, 10)), np.zeros((5, 10))], axis=1)
     noise = np.stack([smooth(rng.standard_normal((400, 20))) for _ in range(4)])
     given = {"text": text, "fmri": text @ weights + noise, "runs": [200, 200], "average": True}
-    return {split: MultimodalDataset.from_arrays(**given, split=split) for split in ("train", "all")}, weights
+    return {
+        split: MultimodalDataset.from_arrays(**given, split=split) for split in ("train", "all")
+    }, weights
 
 
 class Predicts(torch.nn.Module):
@@ -54,9 +56,13 @@ def test_noise_is_not(planted, rng):
         fmri = np.stack([smooth(rng.standard_normal((400, 20))) for _ in range(4)])
         text = smooth(rng.standard_normal((400, 5)))
         given = {"text": text, "fmri": fmri, "runs": [200, 200], "average": True}
-        train, whole = (MultimodalDataset.from_arrays(**given, split=split) for split in ("train", "all"))
+        train, whole = (
+            MultimodalDataset.from_arrays(**given, split=split) for split in ("train", "all")
+        )
         p.append(judge(Predicts(weights), train, whole, n_permute=200).p)
-    assert np.mean(np.array(p) < 0.05) < 0.16  # of 40 draws at 5 %: more than six have a chance of .01
+    assert (
+        np.mean(np.array(p) < 0.05) < 0.16
+    )  # of 40 draws at 5 %: more than six have a chance of .01
     verdict = judge(Predicts(np.zeros((5, 20))), data["train"], data["all"])
     assert math.isnan(verdict.p)
     assert not verdict.above_chance
@@ -70,9 +76,15 @@ def test_sentence_of_a_model_that_learned_nothing(planted):
 
 
 def test_runs_too_short_for_a_null(rng):
-    given = {"text": rng.standard_normal((90, 5)), "fmri": rng.standard_normal((3, 90, 4)), "average": True}
+    given = {
+        "text": rng.standard_normal((90, 5)),
+        "fmri": rng.standard_normal((3, 90, 4)),
+        "average": True,
+    }
     given |= {"runs": [70, 20], "test_runs": [1]}
-    train, whole = (MultimodalDataset.from_arrays(**given, split=split) for split in ("train", "all"))
+    train, whole = (
+        MultimodalDataset.from_arrays(**given, split=split) for split in ("train", "all")
+    )
     verdict = judge(MultimodalAutoencoder(**train.model_dims, width=1 / 64), train, whole)
     assert math.isnan(verdict.p)
     assert -1 < verdict.r < 1
@@ -86,5 +98,7 @@ def test_shared_voxels_are_those_that_subjects_have_in_common(planted):
 
 
 def test_all_voxels_of_one_subject(rng):
-    data = MultimodalDataset.from_arrays(text=rng.standard_normal((100, 3)), fmri=rng.standard_normal((100, 6)))
+    data = MultimodalDataset.from_arrays(
+        text=rng.standard_normal((100, 3)), fmri=rng.standard_normal((100, 6))
+    )
     assert shared_voxels(data).all()

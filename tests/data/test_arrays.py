@@ -10,24 +10,27 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from giblet.alignment import gap_trs
+from giblet.alignment.splits import Splitting, label_trs
 from giblet.data import MultimodalDataset
-from giblet.data.features import label_trs
 from giblet.models import MultimodalAutoencoder
 
 FRACTIONS = (0.6, 0.2, 0.2)
-lags, contexts = st.integers(0, 6), st.tuples(st.integers(0, 4), st.integers(0, 4))
+lags = st.integers(0, 6)
+contexts = st.tuples(st.integers(0, 4), st.integers(0, 4))
 run_lengths = st.lists(st.integers(90, 140), min_size=1, max_size=3)
 
 
 def clock(runs, lag_trs: int, seed: int = 0):
-    """Stimuli that hold the number of their TR, and BOLD that is a code of the TR `lag_trs` before."""
+    """Stimuli that hold the number of their TR, and BOLD that codes the TR `lag_trs` before."""
     n_trs = sum(runs)
     code = np.random.default_rng(seed).standard_normal((n_trs, 5))
     bold = np.full((n_trs, 5), np.nan)
     start = 0
     for length in runs:
         bold[start + lag_trs : start + length] = code[start : start + length - lag_trs]
-        bold[start : start + lag_trs] = 100.0 * np.arange(lag_trs)[:, None]  # nothing to do with the film
+        bold[start : start + lag_trs] = (
+            100.0 * np.arange(lag_trs)[:, None]
+        )  # nothing to do with the film
         start += length
     return np.arange(n_trs, dtype=np.float32)[:, None], code, bold
 
@@ -39,7 +42,9 @@ def run_of(runs) -> np.ndarray:
 def open_clock(runs, lag_trs, context, split, **settings) -> tuple[MultimodalDataset, np.ndarray]:
     stamp, code, bold = clock(runs, lag_trs)
     arrays = {"video": stamp, "text": 2 * stamp, "fmri": bold, "runs": runs, "lag_trs": lag_trs}
-    return MultimodalDataset.from_arrays(**arrays, split=split, context=context, fractions=FRACTIONS, **settings), code
+    return MultimodalDataset.from_arrays(
+        **arrays, split=split, context=context, fractions=FRACTIONS, **settings
+    ), code
 
 
 def numbers(data: MultimodalDataset, values: torch.Tensor) -> np.ndarray:
@@ -70,15 +75,20 @@ def test_every_item_is_aligned_and_within_its_run(runs, lag_trs, context):
 @given(runs=run_lengths, lag_trs=lags, context=contexts)
 def test_no_stimulus_and_no_response_is_in_two_splits(runs, lag_trs, context):
     """TRs whose stimulus, context or response overlap never lie in different splits."""
-    parts = {split: open_clock(runs, lag_trs, context, split)[0] for split in ("train", "val", "test")}
-    run, gap = run_of(runs), gap_trs(1.5, 1 + sum(context))
+    parts = {
+        split: open_clock(runs, lag_trs, context, split)[0] for split in ("train", "val", "test")
+    }
+    run = run_of(runs)
+    gap = gap_trs(1.5, 1 + sum(context))
     for index in range(len(runs)):
         blocks = [part.tr_index[run[part.tr_index] == index] for part in parts.values()]
         assert all(np.ptp(block) == len(block) - 1 for block in blocks)  # contiguous
         for one, other in ((0, 1), (1, 2)):
             assert blocks[other].min() - blocks[one].max() == gap + 1
         assert parts["test"].gap == gap
-    seen = [set(np.unique(part[list(range(len(part)))]["video"].numpy())) for part in parts.values()]
+    seen = [
+        set(np.unique(part[list(range(len(part)))]["video"].numpy())) for part in parts.values()
+    ]
     assert seen[1] == set(np.unique(parts["val"][list(range(len(parts["val"])))]["text"].numpy()))
     assert not seen[0] & seen[1]
     assert not seen[1] & seen[2]
@@ -109,7 +119,8 @@ def test_labels(run_trs, first, missing, fractions, context):
     gap = gap_trs(1.5, 1 + sum(context))
     assume(all(min(np.round(fractions * (n - 2 * gap))) > 2 for n in usable))
     stop = [n - missing for n in run_trs]
-    labels = label_trs(run_trs, [first] * len(run_trs), stop, tuple(fractions), 1.5, context)
+    splitting = Splitting(context, tuple(fractions))
+    labels = label_trs(run_trs, [first] * len(run_trs), stop, 1.5, splitting)
     for run, n_usable in zip(np.split(labels, np.cumsum(run_trs)[:-1]), usable, strict=True):
         kept = np.flatnonzero(run != "cropped")
         assert (kept.min(), kept.max(), len(kept)) == (
@@ -124,14 +135,21 @@ def test_labels(run_trs, first, missing, fractions, context):
 
 def arrays(rng, n_subjects: int = 3, n_trs: int = 140):
     video = rng.integers(0, 256, (n_trs, 2, 3), dtype=np.uint8)
-    audio, text = rng.normal(5, 3, (n_trs, 4)), rng.standard_normal((n_trs, 6))
-    return {"video": video, "audio": audio, "text": text, "fmri": rng.normal(9, 2, (n_subjects, n_trs, 7))}
+    audio = rng.normal(5, 3, (n_trs, 4))
+    text = rng.standard_normal((n_trs, 6))
+    return {
+        "video": video,
+        "audio": audio,
+        "text": text,
+        "fmri": rng.normal(9, 2, (n_subjects, n_trs, 7)),
+    }
 
 
 def test_units(rng):
     given = arrays(rng)
     data = MultimodalDataset.from_arrays(**given, split="all", average=True, runs=[70, 70])
-    batch, train = data[list(range(data.n_trs))], data.split_labels == "train"
+    batch = data[list(range(data.n_trs))]
+    train = data.split_labels == "train"
     assert np.allclose(batch["video"], given["video"].reshape(140, -1) / 255)
     for name in ("audio", "text"):
         values = given[name]
@@ -174,7 +192,9 @@ def test_absent_stimulus_is_nothing_and_the_model_trains(rng, absent):
     assert data.train_mean(absent).shape == (0,)
     model = MultimodalAutoencoder(**data.model_dims, bottleneck_dim=4, width=1 / 128)
     outputs = model(batch["video"], batch["audio"], batch["text"])
-    loss, losses = model.compute_loss(outputs, *(batch[name] for name in ("fmri", "video", "audio", "text")))
+    loss, losses = model.compute_loss(
+        outputs, *(batch[name] for name in ("fmri", "video", "audio", "text"))
+    )
     loss.backward()
     assert losses[f"{absent}_recon"] == 0.0
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -192,12 +212,17 @@ CONSTANTS = {
 @pytest.mark.parametrize("kind", CONSTANTS)
 def test_stimulus_that_does_not_vary_is_absent(rng, kind):
     given = arrays(rng)
-    constant = {name: CONSTANTS[kind] for name in (("audio",) if kind == "codes" else ("video", "audio"))}
+    constant = {
+        name: CONSTANTS[kind] for name in (("audio",) if kind == "codes" else ("video", "audio"))
+    }
     data = MultimodalDataset.from_arrays(**(given | constant), average=True)
     without = MultimodalDataset.from_arrays(**(given | dict.fromkeys(constant)), average=True)
     assert data.present == without.present
     assert data.model_dims == without.model_dims
-    assert all(torch.equal(data[[0, 3]][name], without[[0, 3]][name]) for name in ("video", "audio", "text", "fmri"))
+    assert all(
+        torch.equal(data[[0, 3]][name], without[[0, 3]][name])
+        for name in ("video", "audio", "text", "fmri")
+    )
 
 
 def test_stimulus_that_varies_in_test_trs_alone_is_absent(rng, capsys):
@@ -225,7 +250,9 @@ def test_units_of_features_do_not_matter(rng, name, factor):
     given = arrays(rng)
     given[name] = rng.normal(3, 2, (140, 5))
     scaled = given | {name: factor * given[name] + 1e3 * factor}
-    one, other = (getattr(MultimodalDataset.from_arrays(**x).features, name) for x in (given, scaled))
+    one, other = (
+        getattr(MultimodalDataset.from_arrays(**x).features, name) for x in (given, scaled)
+    )
     assert np.allclose(one, other, atol=1e-5)
 
 
@@ -245,10 +272,14 @@ def test_uint8_frames_are_a_film(rng, shape):
     processor = data.video_processor
     assert (processor.n_frames, processor.frame_shape, processor.tr) == (n_frames, frame_shape, 2.0)
     assert processor.video_dim == data.model_dims["video_dim"]
-    assert torch.equal(data[0]["video"], torch.from_numpy(film[data.tr_index[0]].ravel() / np.float32(255)))
+    assert torch.equal(
+        data[0]["video"], torch.from_numpy(film[data.tr_index[0]].ravel() / np.float32(255))
+    )
 
 
-@pytest.mark.parametrize("video", [np.random.default_rng(0).random((140, 4, 6, 8)), np.zeros((140, 5), np.uint8)])
+@pytest.mark.parametrize(
+    "video", [np.random.default_rng(0).random((140, 4, 6, 8)), np.zeros((140, 5), np.uint8)]
+)
 def test_other_video_is_no_film(rng, video):
     assert MultimodalDataset.from_arrays(**(arrays(rng) | {"video": video})).video_processor is None
 
@@ -257,7 +288,9 @@ def test_other_splits_are_selected_without_a_copy(rng):
     data = MultimodalDataset.from_arrays(**arrays(rng))
     for split in ("val", "test", "all"):
         part = data.select(split, average=True)
-        again = MultimodalDataset.from_arrays(**arrays(np.random.default_rng(0)), split=split, average=True)
+        again = MultimodalDataset.from_arrays(
+            **arrays(np.random.default_rng(0)), split=split, average=True
+        )
         assert part.features is data.features
         assert torch.equal(part[[0, -1]]["fmri"], again[[0, -1]]["fmri"])
         assert part.tr_index.tolist() == again.tr_index.tolist()
@@ -271,10 +304,18 @@ def test_places_of_voxels(rng):
     assert data.coordinates[:, 0].tolist() == [0, 4, 8, 12, 16, 20, 24]
     assert data.region_names == tuple("aabbccd")
     centres = rng.random((7, 3))
-    assert np.array_equal(MultimodalDataset.from_arrays(**given, coordinates=centres).coordinates, centres)
+    assert np.array_equal(
+        MultimodalDataset.from_arrays(**given, coordinates=centres).coordinates, centres
+    )
     assert MultimodalDataset.from_arrays(**given).coordinates is None
-    for change in ({"regions": "ab"}, {"coordinates": centres[:5]}, {"mask_img": mask_img.slicer[:3]}):
-        with pytest.raises(ValueError, match=rf"{next(iter(change))} has \d voxels, fmri has 7: expected the same"):
+    for change in (
+        {"regions": "ab"},
+        {"coordinates": centres[:5]},
+        {"mask_img": mask_img.slicer[:3]},
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{next(iter(change))} has \d voxels, fmri has 7: expected the same"
+        ):
             MultimodalDataset.from_arrays(**given, **change)
 
 
@@ -316,10 +357,14 @@ def test_trs_of_nan_were_not_measured(rng):
 def test_data_set_travels_to_workers(rng, simulated, tiny_video):
     """As a path where there is one: a copy of the film would defeat the memory map."""
     for average in (False, True):
-        data = MultimodalDataset(simulated, average=average, video_processor=tiny_video, progress=False)
+        data = MultimodalDataset(
+            simulated, average=average, video_processor=tiny_video, progress=False
+        )
         sent = pickle.dumps(data)
         assert len(sent) < data.features.fmri.nbytes / 4
-        assert all(torch.equal(pickle.loads(sent)[3][name], data[3][name]) for name in ("video", "fmri"))
+        assert all(
+            torch.equal(pickle.loads(sent)[3][name], data[3][name]) for name in ("video", "fmri")
+        )
     data = MultimodalDataset.from_arrays(**arrays(rng))
     assert torch.equal(pickle.loads(pickle.dumps(data))[3]["fmri"], data[3]["fmri"])
 
@@ -327,7 +372,10 @@ def test_data_set_travels_to_workers(rng, simulated, tiny_video):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"runs": [70, 60]}, r"runs are \[70, 60\], expected numbers of TRs that sum to the 140 of fmri"),
+        (
+            {"runs": [70, 60]},
+            r"runs are \[70, 60\], expected numbers of TRs that sum to the 140 of fmri",
+        ),
         ({"text": np.zeros((139, 2))}, "text has 139 TRs, fmri has 140: expected the same"),
         ({"subjects": ["a"]}, r"subjects are \['a'\], expected a name for each of 3 series"),
         ({"context": (1, -1)}, r"context is \(1, -1\), expected TRs \(before, after\), 0 or more"),
@@ -343,5 +391,7 @@ def test_bad_arrays(rng, change, message):
 def test_nan_in_some_voxels(rng):
     given = arrays(rng)
     given["fmri"][0, 3, 2] = np.nan
-    with pytest.raises(ValueError, match="NaN in some voxels of a TR, expected in all of them or none"):
+    with pytest.raises(
+        ValueError, match="NaN in some voxels of a TR, expected in all of them or none"
+    ):
         MultimodalDataset.from_arrays(**given)

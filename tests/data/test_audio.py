@@ -12,7 +12,9 @@ from giblet.data.media import write_movie, write_wav
 
 
 def tone(hz: float, seconds: float, amplitude: float = 1.0) -> np.ndarray:
-    return (amplitude * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+    return (amplitude * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE)) / RATE)).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("n_mels", [32, 64, 128])
@@ -36,19 +38,26 @@ def test_power_against_float64(rng):
         middle = round((part + 0.5) * 1.5 / 32 * RATE)
         window = sound[max(0, middle - N_FFT // 2) : middle + N_FFT // 2].astype(np.float64)
         spectrum = np.abs(np.fft.rfft(window * hann)) ** 2 * 4 / hann.sum() ** 2
-        assert power[0, part] == pytest.approx(mel_filters(64).astype(np.float64) @ spectrum, rel=1e-4)
+        assert power[0, part] == pytest.approx(
+            mel_filters(64).astype(np.float64) @ spectrum, rel=1e-4
+        )
 
 
 def test_full_scale_sine_has_power_one():
-    filters, power = mel_filters(128), mel_power(tone(1000, 3), RATE, 2, 1.5, 128, 1)[1, 0]
+    filters = mel_filters(128)
+    power = mel_power(tone(1000, 3), RATE, 2, 1.5, 128, 1)[1, 0]
     band = power.argmax()
     assert band == filters[:, round(1000 * N_FFT / RATE)].argmax()
     share = power.sum() / filters[:, round(1000 * N_FFT / RATE)].sum()
-    assert share == pytest.approx(1.5, rel=0.1)  # a Hann window spreads a sine of power 1 over bins that sum to 1.5
+    assert share == pytest.approx(
+        1.5, rel=0.1
+    )  # a Hann window spreads a sine of power 1 over bins that sum to 1.5
 
 
 def test_each_tr_hears_its_own_sound():
-    sound = np.concatenate([tone(300, 1.5), tone(3000, 1.5), np.zeros(round(1.5 * RATE), np.float32)])
+    sound = np.concatenate(
+        [tone(300, 1.5), tone(3000, 1.5), np.zeros(round(1.5 * RATE), np.float32)]
+    )
     features = AudioProcessor().features(sound, 5)
     centres = mel_filters(128) @ (np.arange(N_FFT // 2 + 1) * RATE / N_FFT)
     assert centres[features[0].argmax()] == pytest.approx(300, rel=0.1)
@@ -70,13 +79,17 @@ def test_long_sound_does_not_drift(tr):
 
 def test_sound_of_a_movie(tmp_path):
     """AAC keeps a tone's place, pitch and level."""
-    sound = np.concatenate([np.zeros(RATE, np.float32), tone(440, 1, 0.5), np.zeros(RATE, np.float32)])
+    sound = np.concatenate(
+        [np.zeros(RATE, np.float32), tone(440, 1, 0.5), np.zeros(RATE, np.float32)]
+    )
     write_movie(tmp_path / "movie.mp4", np.zeros((75, 16, 16), np.uint8), 25, sound)
     heard = read_sound(tmp_path / "movie.mp4")
     assert len(heard) == pytest.approx(len(sound), abs=2048)
     middle = heard[int(1.2 * RATE) : int(1.8 * RATE)]
     assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
-    assert np.fft.rfftfreq(len(middle), 1 / RATE)[np.abs(np.fft.rfft(middle)).argmax()] == pytest.approx(440, abs=2)
+    assert np.fft.rfftfreq(len(middle), 1 / RATE)[
+        np.abs(np.fft.rfft(middle)).argmax()
+    ] == pytest.approx(440, abs=2)
     assert np.abs(heard[: int(0.9 * RATE)]).max() < 0.02
 
 
@@ -85,7 +98,9 @@ def test_sound_track_that_holds_nothing(tmp_path):
     path = tmp_path / "muted.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 16, 16, "yuv420p"
+        video.width = 16
+        video.height = 16
+        video.pix_fmt = "yuv420p"
         container.add_stream("aac", rate=RATE, layout="mono").codec_context.open()
         for grey in range(25):
             frame = np.full((16, 16), grey, np.uint8)
@@ -102,11 +117,14 @@ def test_movie_without_sound(tmp_path):
 @pytest.mark.parametrize("kind", ["mel_mean", "mel"])
 def test_written_sound_sounds_alike(tmp_path, kind):
     """Out and in again: the wav has the length and the log-mel features it was made from."""
-    swell = 0.1 + 0.25 * (1 + np.sin(2 * np.pi * np.arange(round(9 * RATE)) / RATE / 3)).astype(np.float32)
+    swell = 0.1 + 0.25 * (1 + np.sin(2 * np.pi * np.arange(round(9 * RATE)) / RATE / 3)).astype(
+        np.float32
+    )
     sound = swell * (tone(500, 9) + 0.4 * tone(1700, 9)) / 1.4
     processor = AudioProcessor(kind)
     features = processor.features(sound, 6)
-    mean, sd = features.mean(0), features.std(0) + 0.1
+    mean = features.mean(0)
+    sd = features.std(0) + 0.1
     processor = replace(processor, mean=mean, sd=sd)
     processor.features_to_audio((features - mean) / sd, tmp_path / "a.wav")
     with wave.open(str(tmp_path / "a.wav")) as file:
@@ -120,14 +138,17 @@ def test_written_sound_sounds_alike(tmp_path, kind):
 def test_same_seed_same_sound(tmp_path, rng):
     features = rng.standard_normal((2, 2048))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        AudioProcessor("mel").features_to_audio(features, tmp_path / f"{name}.wav", n_iter=2, random_state=seed)
+        AudioProcessor("mel").features_to_audio(
+            features, tmp_path / f"{name}.wav", n_iter=2, random_state=seed
+        )
     a, b, c = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
     assert a == b != c
 
 
 def test_bad_arguments(tmp_path):
     with pytest.raises(
-        ValueError, match="kind is 'fft', expected one of mel_mean, mel, encodec_latents, encodec_codes"
+        ValueError,
+        match="kind is 'fft', expected one of mel_mean, mel, encodec_latents, encodec_codes",
     ):
         AudioProcessor("fft")
     with pytest.raises(ValueError, match=r"shape \(3, 64\), expected \(n_trs, 128\)"):
@@ -143,15 +164,18 @@ def test_wav_is_clipped_not_wrapped(tmp_path):
 
 @pytest.mark.parametrize("name", ["big_buck_bunny_30s.webm", "big_buck_bunny_5s_surround.mp4"])
 def test_real_sound_comes_back(real_data, tmp_path, name):
-    """Vorbis stereo and AAC 5.1: the wav is as long as its TRs, and its envelope follows the film's."""
-    sound, processor = read_sound(real_data / "video" / name), AudioProcessor("mel")
+    """Vorbis stereo and AAC 5.1: the wav is as long as its TRs; its envelope follows the film's."""
+    sound = read_sound(real_data / "video" / name)
+    processor = AudioProcessor("mel")
     n_trs = int(len(sound) / RATE / 1.5 + 0.01)
     processor.features_to_audio(processor.features(sound, n_trs), tmp_path / "a.wav")
     back = read_sound(tmp_path / "a.wav")
     assert len(back) == n_trs * 1.5 * RATE
 
     def envelope(samples):  # level in pieces of a tenth of a second
-        return np.log(np.sqrt(np.mean(samples[: n_trs * 36_000].reshape(-1, 2400) ** 2, axis=1)) + 1e-3)
+        return np.log(
+            np.sqrt(np.mean(samples[: n_trs * 36_000].reshape(-1, 2400) ** 2, axis=1)) + 1e-3
+        )
 
     assert np.corrcoef(envelope(np.pad(sound, (0, len(back)))), envelope(back))[0, 1] > 0.9
 
@@ -162,7 +186,11 @@ def test_mono_of_any_layout_and_rate(tmp_path):
         with av.open(str(tmp_path / "a.mp4"), "w") as container:
             stream = container.add_stream("aac", rate=rate, layout=layout)
             time = np.arange(3 * rate) / rate
-            samples = np.repeat(0.3 * np.sin(2 * np.pi * 440 * time, dtype=np.float32)[None], stream.channels, axis=0)
+            samples = np.repeat(
+                0.3 * np.sin(2 * np.pi * 440 * time, dtype=np.float32)[None],
+                stream.channels,
+                axis=0,
+            )
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
             frame.sample_rate = rate
             container.mux(stream.encode(frame))

@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from folders import copy_of
 from torch.utils.data import DataLoader
 
 from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor
@@ -16,17 +17,27 @@ from giblet.data.text import read_segments
 def open_split(simulated, tiny_video):
     def open_split(split: str = "train", **settings) -> MultimodalDataset:
         return MultimodalDataset(
-            simulated, split=split, **({"video_processor": tiny_video, "progress": False} | settings)
+            simulated,
+            split=split,
+            **({"video_processor": tiny_video, "progress": False} | settings),
         )
 
     return open_split
 
 
 def test_splits_are_contiguous_disjoint_and_apart(open_split):
-    index = {split: set(open_split(split).tr_index.tolist()) for split in ("train", "val", "test", "all")}
-    assert not index["train"] & index["val"] | index["val"] & index["test"] | index["train"] & index["test"]
+    index = {
+        split: set(open_split(split).tr_index.tolist()) for split in ("train", "val", "test", "all")
+    }
+    assert (
+        not index["train"] & index["val"]
+        | index["val"] & index["test"]
+        | index["train"] & index["test"]
+    )
     assert index["train"] | index["val"] | index["test"] < index["all"]
-    assert len(index["all"]) == 126 - 2 * 3  # the lagged BOLD of the last TRs of a run was not measured
+    assert (
+        len(index["all"]) == 126 - 2 * 3
+    )  # the lagged BOLD of the last TRs of a run was not measured
     for run in (range(64), range(64, 126)):
         train, val, test = (sorted(index[split] & set(run)) for split in ("train", "val", "test"))
         assert min(val) - max(train) == min(test) - max(val) == 18
@@ -38,7 +49,9 @@ def test_video_and_text_are_those_of_the_processors(open_split, simulated, tiny_
     frames = np.zeros((64, tiny_video.video_dim), np.uint8)
     tiny_video.fill(simulated / "movie_run-1.mp4", frames)
     segments = read_segments(simulated / "annotations.xlsx", ["Narration"], (64, 62))
-    text = TextProcessor().features(segments, TextProcessor().embed(segments, data.split_labels == "train"), 126)
+    text = TextProcessor().features(
+        segments, TextProcessor().embed(segments, data.split_labels == "train"), 126
+    )
     for index in (0, 30, 60):
         assert torch.equal(data[index]["video"], torch.from_numpy(frames[index]).float() / 255)
         assert torch.equal(data[index]["text"], torch.from_numpy(text[index]))
@@ -54,9 +67,13 @@ def test_second_run_starts_with_its_own_film(open_split, simulated, tiny_video):
 
 
 def test_audio_is_standardized_by_training_trs(open_split, simulated):
-    data, train = open_split("all", average=True), open_split("train", average=True)
+    data = open_split("all", average=True)
+    train = open_split("train", average=True)
     raw = np.concatenate(
-        [AudioProcessor().features(read_sound(movie), n) for movie, n in zip(data.folder.movies, (64, 62), strict=True)]
+        [
+            AudioProcessor().features(read_sound(movie), n)
+            for movie, n in zip(data.folder.movies, (64, 62), strict=True)
+        ]
     )
     rows = train.tr_index
     expected = (raw - raw[rows].mean(0, dtype=np.float64)) / raw[rows].std(0, dtype=np.float64)
@@ -68,7 +85,9 @@ def test_audio_is_standardized_by_training_trs(open_split, simulated):
 @pytest.mark.parametrize("subject", ["sub-01", "sub-02"])
 def test_bold_is_shifted_by_the_lag_and_standardized_within_runs(open_split, simulated, subject):
     data = open_split("all", subjects=[subject])
-    bold = np.asarray(nib.load(simulated / f"{subject}.nii.gz").dataobj)[np.asarray(data.mask_img.dataobj) > 0].T
+    bold = np.asarray(nib.load(simulated / f"{subject}.nii.gz").dataobj)[
+        np.asarray(data.mask_img.dataobj) > 0
+    ].T
     train = np.isin(np.arange(126), open_split("train").tr_index)
     for run, last in ((slice(0, 64), 61), (slice(64, 126), 59)):
         series = bold[run].astype(np.float64)[3:]
@@ -82,7 +101,8 @@ def test_bold_is_shifted_by_the_lag_and_standardized_within_runs(open_split, sim
 def test_items_by_subject_and_tr(open_split):
     data = open_split("test")
     assert len(data) == 2 * data.n_trs
-    first, second = data[3], data[3 + data.n_trs]
+    first = data[3]
+    second = data[3 + data.n_trs]
     assert (first["subject_id"], second["subject_id"]) == ("sub-01", "sub-02")
     assert torch.equal(first["video"], second["video"])
     assert not torch.equal(first["fmri"], second["fmri"])
@@ -93,17 +113,21 @@ def test_items_by_subject_and_tr(open_split):
 
 
 def test_mean_of_the_subjects(open_split):
-    data, mean = open_split("test"), open_split("test", average=True)
+    data = open_split("test")
+    mean = open_split("test", average=True)
     assert len(mean) == data.n_trs
     assert np.allclose(mean.fmri(), data.fmri().mean(0), atol=1e-6)
     assert mean[2]["subject_id"] == "mean"
-    assert np.allclose(mean[2]["fmri"], (data[2]["fmri"] + data[2 + data.n_trs]["fmri"]) / 2, atol=1e-6)
+    assert np.allclose(
+        mean[2]["fmri"], (data[2]["fmri"] + data[2 + data.n_trs]["fmri"]) / 2, atol=1e-6
+    )
 
 
 def test_a_list_of_indices_is_a_batch(open_split):
     data = open_split("train")
     indices = [5, 0, data.n_trs + 1]
-    batch, loaded = data[indices], next(iter(DataLoader(data, batch_size=3, sampler=indices)))
+    batch = data[indices]
+    loaded = next(iter(DataLoader(data, batch_size=3, sampler=indices)))
     assert batch.keys() == loaded.keys()
     for name in ("video", "audio", "text", "fmri", "tr_index"):
         assert torch.equal(batch[name], loaded[name]), name
@@ -160,8 +184,30 @@ def test_bad_arguments(open_split):
     with pytest.raises(ValueError, match="split is 'dev', expected one of train, val, test or all"):
         open_split("dev")
     with pytest.raises(
-        ValueError, match=r"subjects are \['sub-09'\], expected 'all' or some of \['sub-01', 'sub-02'\]"
+        ValueError,
+        match=r"subjects are \['sub-09'\], expected 'all' or some of \['sub-01', 'sub-02'\]",
     ):
         open_split(subjects=["sub-09"])
     with pytest.raises(ValueError, match=r"subjects are \[\]"):
         open_split(subjects=[])
+
+
+def test_entries_of_the_folder_are_the_defaults(open_split, simulated, tiny_video, tmp_path):
+    """What dataset.toml says is what an argument says; an argument goes before it."""
+    folder = copy_of(simulated, tmp_path / "data")
+    entries = 'subjects = ["sub-02"]\ncontext = [2, 1]\ntest_runs = [1]\n'
+    (folder / "dataset.toml").write_text(entries + (folder / "dataset.toml").read_text())
+    settings = {"video_processor": tiny_video, "progress": False}
+    found = MultimodalDataset(folder, split="test", **settings)
+    given = {"subjects": ["sub-02"], "context": (2, 1), "test_runs": (1,)}
+    expected = open_split("test", **given)
+    assert found.subjects == expected.subjects == ["sub-02"]
+    assert found.model_dims == expected.model_dims
+    assert np.array_equal(found.tr_index, expected.tr_index)
+    assert set(found.run) == {1}
+    assert torch.equal(found[3]["video"], expected[3]["video"])
+    assert np.allclose(found.fmri(), expected.fmri(), atol=1e-6)
+    other = MultimodalDataset(folder, split="test", context=(0, 0), test_runs=(), **settings)
+    assert np.array_equal(other.tr_index, open_split("test").tr_index)
+    with pytest.raises(ValueError, match=r"subjects are \['sub-01'\], expected 'all' or some of"):
+        MultimodalDataset(folder, subjects=["sub-01"], **settings)

@@ -1,4 +1,4 @@
-"""The EnCodec path with a codec of random weights: no hub is needed to know that times and shapes are right."""
+"""The EnCodec path with a codec of random weights: times and shapes need no hub."""
 
 import sys
 
@@ -23,13 +23,15 @@ def test_frames_of_a_tr(tr, n_frames):
 
 @pytest.mark.parametrize("tr", [1.5, 2.0])
 def test_latents_are_those_of_the_whole_sound(codec, sound, tr):
-    """TR i starts at frame round(75 * tr * i) of what the encoder gives for the sound in one piece."""
+    """TR i starts at frame round(75 * tr * i) of what the encoder gives for the whole sound."""
     transformers = pytest.importorskip("transformers")
     n_trs = int(9 / tr)
     latents = AudioProcessor("encodec_latents", tr, codec).features(sound, n_trs)
     with torch.no_grad():
         model = transformers.EncodecModel.from_pretrained(codec).eval()
-        whole = model.encoder(torch.from_numpy(np.pad(sound, (0, 100 * HOP)))[None, None])[0].T.numpy()
+        whole = model.encoder(torch.from_numpy(np.pad(sound, (0, 100 * HOP)))[None, None])[
+            0
+        ].T.numpy()
     n_frames = frames_per_tr(tr)
     for index in range(n_trs):
         start = int(np.floor(75 * tr * index + 0.5))
@@ -81,24 +83,32 @@ def test_back_to_sound(codec, sound, tmp_path, kind):
 
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match=r"need the package transformers: pip install 'giblet\[encodec\]'"):
+    with pytest.raises(
+        ImportError, match=r"need the package transformers: pip install 'giblet\[encodec\]'"
+    ):
         AudioProcessor("encodec_codes").features(np.zeros(RATE, np.float32), 1)
 
 
 def test_data_set_of_codes_trains(simulated, tiny_video, codec, tmp_path):
-    """From movie to cross-entropy: the data set's codes and `model_dims` fit the model's EnCodec mode."""
+    """From movie to cross-entropy: codes and `model_dims` fit the model's EnCodec mode."""
     from giblet.data import MultimodalDataset
     from giblet.models import MultimodalAutoencoder
 
     audio = AudioProcessor("encodec_codes", codec=codec)
     data = MultimodalDataset(
-        simulated, video_processor=tiny_video, audio_processor=audio, cache_dir=tmp_path, progress=False
+        simulated,
+        video_processor=tiny_video,
+        audio_processor=audio,
+        cache_dir=tmp_path,
+        progress=False,
     )
     batch = data[[0, 1, 2]]
     assert (batch["audio"].shape, batch["audio"].dtype) == ((3, 8, 112), torch.int64)
     model = MultimodalAutoencoder(**data.model_dims, bottleneck_dim=8, width=1 / 64)
     outputs = model(batch["video"], batch["audio"], batch["text"])
-    loss, losses = model.compute_loss(outputs, *(batch[name] for name in ("fmri", "video", "audio", "text")))
+    loss, losses = model.compute_loss(
+        outputs, *(batch[name] for name in ("fmri", "video", "audio", "text"))
+    )
     loss.backward()
     assert losses["audio_recon"] == pytest.approx(np.log(1024), rel=0.1)  # nothing learned yet
     with pytest.raises(ValueError, match="audio holds codes, which have no mean"):

@@ -104,7 +104,10 @@ def test_voxels_that_cannot_be_used(tmp_path, mask_img, volume, train):
 @pytest.mark.parametrize("value", [np.nan, 0.0])
 def test_nothing_measured(tmp_path, mask_img, volume, train, value):
     volume[:] = value
-    with pytest.raises(ValueError, match=r"s\.nii\.gz holds no TR with finite, changing values: leave the subject out"):
+    with pytest.raises(
+        ValueError,
+        match=r"s\.nii\.gz holds no TR with finite, changing values: leave the subject out",
+    ):
         scan(tmp_path, mask_img, volume, train)
 
 
@@ -113,15 +116,20 @@ def read(path, mask_img, n_trs: int = 10):
 
 
 def test_three_dimensions(tmp_path, mask_img):
-    with pytest.raises(ValueError, match=r"s\.nii\.gz has shape \(5, 6, 4\), expected 4-D, with TRs last"):
+    with pytest.raises(
+        ValueError, match=r"s\.nii\.gz has shape \(5, 6, 4\), expected 4-D, with TRs last"
+    ):
         read(save(tmp_path / "s.nii.gz", np.zeros((5, 6, 4), np.float32)), mask_img)
 
 
-@pytest.mark.parametrize(("shape", "affine"), [((5, 6, 5, 10), AFFINE), ((5, 6, 4, 10), np.diag([8.0, 8, 7, 1]))])
+@pytest.mark.parametrize(
+    ("shape", "affine"), [((5, 6, 5, 10), AFFINE), ((5, 6, 4, 10), np.diag([8.0, 8, 7, 1]))]
+)
 def test_other_grid(tmp_path, mask_img, shape, affine):
     path = save(tmp_path / "s.nii.gz", np.zeros(shape, np.float32), affine)
     with pytest.raises(
-        ValueError, match=r"s\.nii\.gz lies on another grid than the mask, .*: resample one to the other"
+        ValueError,
+        match=r"s\.nii\.gz lies on another grid than the mask, .*: resample one to the other",
     ):
         read(path, mask_img)
 
@@ -168,7 +176,8 @@ def test_back_to_nifti_needs_all_voxels(tmp_path, mask_img):
 
 def test_template_is_the_brain_and_six_millimetres():
     image = nib.Nifti1Image(
-        np.zeros((61, 73, 61), np.uint8), np.array([[3.0, 0, 0, -90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
+        np.zeros((61, 73, 61), np.uint8),
+        np.array([[3.0, 0, 0, -90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]]),
     )
     found = np.asarray(template_mask(image).dataobj) > 0
     brain = load_mni152_brain_mask(resolution=2)

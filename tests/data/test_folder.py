@@ -59,14 +59,19 @@ def test_missing_entries(folder):
 @pytest.mark.parametrize("name", ["movie_run-2.mp4", "annotations.xlsx", "mask.nii.gz"])
 def test_missing_file(folder, name):
     (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name} is missing, but .*dataset\.toml names it"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{name} is missing, but .*dataset\.toml names it"
+    ):
         DataFolder.open(folder)
 
 
 def test_no_subjects(folder):
     for path in folder.glob("sub-*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no file like 'sub-\*\.nii\.gz', expected one a subject: mend"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"holds no file like 'sub-\*\.nii\.gz', expected one a subject: mend",
+    ):
         DataFolder.open(folder)
 
 
@@ -79,17 +84,49 @@ def test_movies_must_match_runs(folder):
 def test_regions_of_its_own(folder):
     (folder / "atlas.nii.gz").touch()
     (folder / "atlas.tsv").touch()
-    edit(folder, "[simulation]", 'regions = "atlas.nii.gz"\nregion_names = "atlas.tsv"\n[simulation]')
+    edit(
+        folder, "[simulation]", 'regions = "atlas.nii.gz"\nregion_names = "atlas.tsv"\n[simulation]'
+    )
     found = DataFolder.open(folder)
     assert (found.regions, found.region_names) == (folder / "atlas.nii.gz", folder / "atlas.tsv")
     edit(folder, '"atlas.tsv"', '["V1", "V2"]')
     assert DataFolder.open(folder).region_names == ("V1", "V2")
     edit(folder, 'regions = "atlas.nii.gz"', "")
-    with pytest.raises(ValueError, match=r"dataset\.toml has region_names without regions, expected the label image"):
+    with pytest.raises(
+        ValueError,
+        match=r"dataset\.toml has region_names without regions, expected the label image",
+    ):
         DataFolder.open(folder)
 
 
 def test_missing_regions(folder):
     edit(folder, "[simulation]", 'regions = "atlas.nii.gz"\n[simulation]')
-    with pytest.raises(FileNotFoundError, match=r"atlas\.nii\.gz is missing, but .*dataset\.toml names it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"atlas\.nii\.gz is missing, but .*dataset\.toml names it"
+    ):
+        DataFolder.open(folder)
+
+
+def test_settings_of_its_own(folder):
+    found = DataFolder.open(folder)
+    assert (found.context, found.test_runs) == ((0, 0), ())
+    settings = 'subjects = ["sub-02"]\ncontext = [2, 1]\ntest_runs = [1]\n[simulation]'
+    edit(folder, "[simulation]", settings)
+    found = DataFolder.open(folder)
+    assert (found.context, found.test_runs) == ((2, 1), (1,))
+    assert list(found.subjects) == ["sub-02"]
+
+
+def test_subject_that_is_not_there(folder):
+    edit(folder, "[simulation]", 'subjects = ["sub-02", "sub-3"]\n[simulation]')
+    with pytest.raises(
+        ValueError,
+        match=r"subjects in .*dataset\.toml has sub-3, expected some of sub-01, sub-02, the series",
+    ):
+        DataFolder.open(folder)
+
+
+def test_unknown_entry(folder):
+    edit(folder, "[simulation]", "test_run = [1]\n[simulation]")
+    with pytest.raises(ValueError, match=r"dataset\.toml has test_run, expected only .*test_runs"):
         DataFolder.open(folder)

@@ -11,19 +11,27 @@ import pytest
 from giblet.data import DataFolder, MultimodalDataset, VideoProcessor
 from giblet.data.media import write_movie
 
-RUNS, GRID = (50, 52), (61, 73, 61)
+RUNS = (50, 52)
+GRID = (61, 73, 61)
 AFFINE = np.array([[3.0, 0, 0, -90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
 
 
 def write_film(path, n_trs: int, sound: bool = True) -> None:
     """A film whose luminance is twice the number of the TR."""
     levels = np.repeat(np.arange(n_trs) * 2, 3).astype(np.uint8)
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, round(n_trs * 1.5 * 24_000)).astype(np.float32)
-    write_movie(path, np.broadcast_to(levels[:, None, None], (len(levels), 16, 16)), 2, noise if sound else None)
+    noise = (
+        np.random.default_rng(0).uniform(-0.3, 0.3, round(n_trs * 1.5 * 24_000)).astype(np.float32)
+    )
+    write_movie(
+        path,
+        np.broadcast_to(levels[:, None, None], (len(levels), 16, 16)),
+        2,
+        noise if sound else None,
+    )
 
 
 def write_series(path, n_trs: int = sum(RUNS), seed: int = 0) -> np.ndarray:
-    """BOLD in a small part of the MNI brain, 0 elsewhere; returns what is in it (n_trs, n_voxels)."""
+    """BOLD in a small part of the MNI brain, 0 elsewhere; returns it, (n_trs, n_voxels)."""
     volume = np.zeros((*GRID, n_trs), np.float32)
     volume[25:28, 30:33, 30:33] = np.random.default_rng(seed).standard_normal((3, 3, 3, n_trs))
     path.parent.mkdir(exist_ok=True)
@@ -39,7 +47,13 @@ def folder(tmp_path):
     write_film(path / "film.mp4", sum(RUNS))
     for subject in (1, 2):
         write_series(path / f"brains/s{subject}.nii.gz", seed=subject)
-    lines = ["tr = 1.5", "lag_trs = 2", 'movies = ["film.mp4"]', 'fmri = "brains/*.nii.gz"', f"run_trs = {list(RUNS)}"]
+    lines = [
+        "tr = 1.5",
+        "lag_trs = 2",
+        'movies = ["film.mp4"]',
+        'fmri = "brains/*.nii.gz"',
+        f"run_trs = {list(RUNS)}",
+    ]
     (path / "dataset.toml").write_text("\n".join(lines) + "\n")
     return path
 
@@ -71,7 +85,10 @@ def test_one_movie_for_all_runs(folder):
 def test_what_is_not_given_is_found_and_said(folder, capsys):
     data = open_all(folder)
     printed = capsys.readouterr().out
-    assert "no mask given: voxels within 6 mm of the MNI152 brain that vary in every subject" in printed
+    assert (
+        "no mask given: voxels within 6 mm of the MNI152 brain that vary in every subject"
+        in printed
+    )
     assert "no annotations given: trains without text" in printed
     assert "27 of " in printed
     assert data.present == ("video", "audio")
@@ -112,15 +129,18 @@ def test_skipped_trs_are_in_no_split(folder):
 
 
 def test_stretch_that_was_not_measured(folder, capsys):
-    """The last 20 TRs of one subject are frozen: no items of theirs, and the mean is the other subject's."""
+    """The last 20 TRs of one subject are frozen: no items, and the mean is the other subject's."""
     volume = np.asarray(nib.load(folder / "brains/s2.nii.gz").dataobj).copy()
     volume[..., 82:] = volume[..., 82:83]
     nib.save(nib.Nifti1Image(volume, AFFINE), folder / "brains/s2.nii.gz")
-    data, mean = open_all(folder), open_all(folder, average=True)
+    data = open_all(folder)
+    mean = open_all(folder, average=True)
     assert "s2.nii.gz: 20 TRs are constant or not finite and left out" in capsys.readouterr().out
     assert len(data) == 2 * data.n_trs - 20
     items = [(item["subject_id"], int(item["tr_index"])) for item in data]
-    assert {tr for subject, tr in items if subject == "s2"} == set(data.tr_index.tolist()) - set(range(80, 100))
+    assert {tr for subject, tr in items if subject == "s2"} == set(data.tr_index.tolist()) - set(
+        range(80, 100)
+    )
     assert np.isnan(data.fmri()[1, data.tr_index >= 80]).all()
     assert np.isfinite(data.fmri()[0]).all()
     assert np.allclose(mean.fmri(), np.nanmean(data.fmri(), axis=0), atol=1e-6)
@@ -130,7 +150,8 @@ def test_subject_with_nothing(folder):
     volume = np.full((*GRID, sum(RUNS)), np.nan, np.float32)
     nib.save(nib.Nifti1Image(volume, AFFINE), folder / "brains/s2.nii.gz")
     with pytest.raises(
-        ValueError, match=r"s2\.nii\.gz holds no TR with finite, changing values: leave the subject out"
+        ValueError,
+        match=r"s2\.nii\.gz holds no TR with finite, changing values: leave the subject out",
     ):
         open_all(folder)
 
@@ -139,7 +160,10 @@ def test_no_common_voxel(folder):
     volume = np.zeros((*GRID, sum(RUNS)), np.float32)
     volume[35, 30, 30] = np.random.default_rng(0).standard_normal(sum(RUNS))
     nib.save(nib.Nifti1Image(volume, AFFINE), folder / "brains/s2.nii.gz")
-    with pytest.raises(ValueError, match=r"no voxel is finite and varies in every subject, .*s2\.nii\.gz has 1: mend"):
+    with pytest.raises(
+        ValueError,
+        match=r"no voxel is finite and varies in every subject, .*s2\.nii\.gz has 1: mend",
+    ):
         open_all(folder)
 
 
@@ -147,16 +171,24 @@ def test_subjects_of_different_length(folder):
     description = folder / "dataset.toml"
     description.write_text(description.read_text().replace(f"run_trs = {list(RUNS)}\n", ""))
     write_series(folder / "brains/s2.nii.gz", n_trs=90)
-    with pytest.raises(ValueError, match=r"s2\.nii\.gz has 90 TRs and .*s1\.nii\.gz 102, expected the same"):
+    with pytest.raises(
+        ValueError, match=r"s2\.nii\.gz has 90 TRs and .*s1\.nii\.gz 102, expected the same"
+    ):
         DataFolder.open(folder)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("skip_trs = [3]", r"skip_trs in .*dataset\.toml is \[3\], expected a number for each of 2 runs"),
+        (
+            "skip_trs = [3]",
+            r"skip_trs in .*dataset\.toml is \[3\], expected a number for each of 2 runs",
+        ),
         ("TR = 2.0", r"dataset\.toml has TR, expected only annotations, "),
-        ('annotations = "a.xlsx"', "has only one of annotations and text_columns, expected both or none"),
+        (
+            'annotations = "a.xlsx"',
+            "has only one of annotations and text_columns, expected both or none",
+        ),
     ],
 )
 def test_bad_entries(folder, line, message):
@@ -179,9 +211,16 @@ def sherlock_layout(path):
 
 def test_published_layout_is_recognised(tmp_path):
     found = DataFolder.open(sherlock_layout(tmp_path / "data"))
-    assert (found.tr, found.run_trs, found.lag_trs, found.skip_trs) == (1.5, (946, 1030), 0, (26, 26))
+    assert (found.tr, found.run_trs, found.lag_trs, found.skip_trs) == (
+        1.5,
+        (946, 1030),
+        0,
+        (26, 26),
+    )
     assert list(found.subjects) == ["sherlock_movie_s1", "sherlock_movie_s2", "sherlock_movie_s10"]
-    assert any("recognised the published Sherlock layout" in sentence for sentence in found.inferred)
+    assert any(
+        "recognised the published Sherlock layout" in sentence for sentence in found.inferred
+    )
 
 
 def test_published_layout_without_its_movie(tmp_path):
@@ -200,7 +239,9 @@ def test_description_has_the_last_word(tmp_path, folder):
 def ten_lines(marker: str) -> str:
     """The Python example of data/README.md that holds a marker."""
     readme = (Path(__file__).parents[2] / "data/README.md").read_text()
-    (code,) = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if marker in code)
+    (code,) = (
+        code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if marker in code
+    )
     assert len([line for line in code.splitlines() if line]) <= 10
     return code
 

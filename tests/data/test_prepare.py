@@ -17,14 +17,28 @@ PREPARE = """
 import sys
 from giblet.data import MultimodalDataset, VideoProcessor
 print("ready", flush=True)
-MultimodalDataset(sys.argv[1], cache_dir=sys.argv[2], video_processor=VideoProcessor(18, 32, 1), progress=False)
+settings = {"video_processor": VideoProcessor(18, 32, 1), "progress": False}
+MultimodalDataset(sys.argv[1], cache_dir=sys.argv[2], **settings)
 """
-ARRAYS = ("video", "audio", "text", "fmri", "valid", "split", "run", "embeddings", "audio_mean", "audio_sd")
+ARRAYS = (
+    "video",
+    "audio",
+    "text",
+    "fmri",
+    "valid",
+    "split",
+    "run",
+    "embeddings",
+    "audio_mean",
+    "audio_sd",
+)
 
 
 def start(data, cache) -> subprocess.Popen:
     """Prepare in another process, which has imported everything when this returns."""
-    process = subprocess.Popen([sys.executable, "-c", PREPARE, data, cache], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREPARE, data, cache], stdout=subprocess.PIPE, text=True
+    )
     with process.stdout:
         assert process.stdout.readline() == "ready\n"
     return process
@@ -55,7 +69,9 @@ def kill_and_start_again(simulated, cache_dir, whole, seconds: float) -> None:
     process.wait()
     assert start(simulated, cache_dir).wait() == 0
     assert contents(cache_dir) == whole
-    assert [path for path in cache_dir.glob(".*") if path.suffix != ".lock"] == []  # the dead process's rest is gone
+    assert [
+        path for path in cache_dir.glob(".*") if path.suffix != ".lock"
+    ] == []  # the dead process's rest is gone
 
 
 @pytest.mark.parametrize("moment", [0.3, 0.6, 0.9])
@@ -99,7 +115,9 @@ def damage_foreign(cache):
 @pytest.mark.parametrize("damage", [damage_size, damage_missing, damage_manifest, damage_foreign])
 def test_damaged_cache_is_prepared_anew(simulated, tiny_video, tmp_path, damage):
     def open_data():
-        return MultimodalDataset(simulated, video_processor=tiny_video, cache_dir=tmp_path, progress=False)
+        return MultimodalDataset(
+            simulated, video_processor=tiny_video, cache_dir=tmp_path, progress=False
+        )
 
     first = open_data()
     fmri = first.fmri()
@@ -110,10 +128,17 @@ def test_damaged_cache_is_prepared_anew(simulated, tiny_video, tmp_path, damage)
 
 
 def test_changed_source_is_another_cache(simulated, tiny_video, tmp_path):
-    data = shutil.copytree(simulated, tmp_path / "data", ignore=shutil.ignore_patterns("cache", "runs"))
+    data = shutil.copytree(
+        simulated, tmp_path / "data", ignore=shutil.ignore_patterns("cache", "runs")
+    )
     before = MultimodalDataset(data, video_processor=tiny_video, progress=False)
     other = simulate_dataset(
-        tmp_path / "other", n_subjects=2, run_trs=(64, 62), resolution_mm=12, random_state=1, progress=False
+        tmp_path / "other",
+        n_subjects=2,
+        run_trs=(64, 62),
+        resolution_mm=12,
+        random_state=1,
+        progress=False,
     )
     shutil.copy(other / "sub-01.nii.gz", data / "sub-01.nii.gz")
     after = MultimodalDataset(data, video_processor=tiny_video, progress=False)

@@ -26,7 +26,8 @@ def opened(simulated, tmp_path_factory):
 
 def test_plain_values_of_a_copy_are_the_same(opened, simulated, tmp_path):
     """Times and places of files do not matter: a checkpoint may come from another machine."""
-    here, copied = opened(), shutil.copytree(simulated, tmp_path / "copy")
+    here = opened()
+    copied = shutil.copytree(simulated, tmp_path / "copy")
     for file in copied.iterdir():
         if file.is_file():
             os.utime(file, (1, 1))
@@ -46,7 +47,9 @@ def test_training_trs(opened):
 
 @pytest.mark.parametrize("split", ["all", "test"])
 def test_a_model_trained_on_held_out_trs_is_not_scored(opened, split):
-    with pytest.raises(ValueError, match=r"trained on \d+ TRs that are no training TRs of this data set"):
+    with pytest.raises(
+        ValueError, match=r"trained on \d+ TRs that are no training TRs of this data set"
+    ):
         check_same_data(trained_on(opened(split=split)), opened(split="val"))
 
 
@@ -61,7 +64,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_other_settings_are_refused(opened, name):
-    with pytest.raises(ValueError, match=f"trained on other data than this data set: .*{name}.*load_run"):
+    with pytest.raises(
+        ValueError, match=f"trained on other data than this data set: .*{name}.*load_run"
+    ):
         check_same_data(trained_on(opened()), opened(**CHANGES[name]))
 
 
@@ -69,7 +74,8 @@ def test_other_settings_are_refused(opened, name):
 def test_other_contents_have_another_fingerprint(opened, simulated, tmp_path, name):
     """One bit of a file, which keeps its size."""
     other = shutil.copytree(simulated, tmp_path / "other", ignore=shutil.ignore_patterns("cache*"))
-    mine, changed = opened(other), bytearray((other / name).read_bytes())
+    mine = opened(other)
+    changed = bytearray((other / name).read_bytes())
     then = trained_on(mine)
     changed[len(changed) // 3 if name.endswith("mp4") else 8] ^= 1
     (other / name).write_bytes(bytes(changed))
@@ -85,7 +91,9 @@ def test_other_clock_is_refused(opened, simulated, tmp_path):
 
 
 def test_other_subjects_may_be_scored(opened):
-    check_same_data(trained_on(opened(subjects=["sub-01"])), opened(subjects=["sub-02"], split="test"))
+    check_same_data(
+        trained_on(opened(subjects=["sub-01"])), opened(subjects=["sub-02"], split="test")
+    )
     check_same_data(None, opened())
 
 

@@ -9,7 +9,14 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from giblet.data import TextProcessor
 from giblet.data.text import Segment, read_segments
 
-HEADER = ["Segment", "Start Time (s)", "Start Time (TRs, 1.5s) ", "End Time (TRs, 1.5s)", "Scene ", "Who"]
+HEADER = [
+    "Segment",
+    "Start Time (s)",
+    "Start Time (TRs, 1.5s) ",
+    "End Time (TRs, 1.5s)",
+    "Scene ",
+    "Who",
+]
 RUNS = (6, 4)
 
 
@@ -23,7 +30,9 @@ def write_sheet(path, *rows):
 
 def times(tmp_path, *pairs):
     """Segments of a sheet with these start and end TRs, 1-based and inclusive."""
-    sheet = write_sheet(tmp_path / "a.xlsx", *([n, 0.0, *pair, "words", None] for n, pair in enumerate(pairs)))
+    sheet = write_sheet(
+        tmp_path / "a.xlsx", *([n, 0.0, *pair, "words", None] for n, pair in enumerate(pairs))
+    )
     return read_segments(sheet, ["Scene"], RUNS)
 
 
@@ -39,7 +48,14 @@ def test_segments_are_read_by_their_trs(tmp_path):
         tmp_path / "a.xlsx",
         [1, 0.0, 1, 4, "a red door", "Ann"],
         [2, 6.0, None, None, "left out", "Ann"],
-        [3, 7.0, 4, 6, "ends with the run", None],  # may start in the TR in which the one before ends
+        [
+            3,
+            7.0,
+            4,
+            6,
+            "ends with the run",
+            None,
+        ],  # may start in the TR in which the one before ends
         [4, 0.0, 7, 7, "a dog", None],  # the seconds start again with the second run
     )
     assert read_segments(sheet, ["Scene", "Who"], RUNS) == [
@@ -51,7 +67,9 @@ def test_segments_are_read_by_their_trs(tmp_path):
 
 def test_missing_column(tmp_path):
     sheet = write_sheet(tmp_path / "a.xlsx", [1, 0.0, 1, 4, "a", "b"])
-    with pytest.raises(ValueError, match=r"a\.xlsx has no column 'Place', its columns are \['Segment', .*: add it"):
+    with pytest.raises(
+        ValueError, match=r"a\.xlsx has no column 'Place', its columns are \['Segment', .*: add it"
+    ):
         read_segments(sheet, ["Place"], RUNS)
 
 
@@ -72,12 +90,21 @@ def test_no_sheet(tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([(1, 2), (4, 3)], r"row 3 of .*a\.xlsx has TRs 4 to 3, expected 1 or more and a start not after the end"),
+        (
+            [(1, 2), (4, 3)],
+            r"row 3 of .*a\.xlsx has TRs 4 to 3, expected 1 or more and a start not after the end",
+        ),
         ([(0, 2)], r"row 2 of .* has TRs 0 to 2, expected 1 or more"),
-        ([(1, 4), (3, 6)], r"rows 2 and 3 of .* overlap: TRs 1 to 4 and 3 to 6, expected each row to start where"),
+        (
+            [(1, 4), (3, 6)],
+            r"rows 2 and 3 of .* overlap: TRs 1 to 4 and 3 to 6, expected each row to start where",
+        ),
         ([(4, 6), (1, 3)], r"rows 2 and 3 of .* overlap: TRs 4 to 6 and 1 to 3"),
         ([(9, 11)], r"row 2 of .* has TRs 9 to 11, but the runs end at TR 10"),
-        ([(5, 8)], r"row 2 of .* has TRs 5 to 8, across the end of a run \(TR \[6\]\): cut the row in two"),
+        (
+            [(5, 8)],
+            r"row 2 of .* has TRs 5 to 8, across the end of a run \(TR \[6\]\): cut the row in two",
+        ),
     ],
 )
 def test_bad_times(tmp_path, pairs, message):
@@ -86,16 +113,22 @@ def test_bad_times(tmp_path, pairs, message):
 
 
 def test_embedding_against_tf_idf_by_hand():
-    """weight = count * (ln((1 + n) / (1 + df)) + 1), the document frequency df from training segments only."""
+    """weight = count * (ln((1 + n) / (1 + df)) + 1), with df from training segments only."""
     texts = ["red door", "red red dog", "blue dog", "green sea"]
     segments = [Segment(2 * index, 2 * index + 2, text) for index, text in enumerate(texts)]
     train = np.arange(8) < 6  # the last segment is held out
     embeddings = TextProcessor(n_features=512).embed(segments, train)
-    counts = HashingVectorizer(n_features=512, alternate_sign=False, norm=None).transform(texts).toarray()
+    counts = (
+        HashingVectorizer(n_features=512, alternate_sign=False, norm=None)
+        .transform(texts)
+        .toarray()
+    )
     weights = counts * (np.log(4 / (1 + (counts[:3] > 0).sum(0))) + 1)
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     assert np.allclose(embeddings, weights, atol=1e-6)
-    assert np.allclose(TextProcessor.features(segments, embeddings, 8), np.repeat(weights, 2, axis=0), atol=1e-6)
+    assert np.allclose(
+        TextProcessor.features(segments, embeddings, 8), np.repeat(weights, 2, axis=0), atol=1e-6
+    )
 
 
 def test_held_out_words_do_not_move_training_embeddings():
@@ -108,7 +141,7 @@ def test_held_out_words_do_not_move_training_embeddings():
 
 
 def test_lengths():
-    """Unit length where there are words, also where two segments share a TR; 0 where there are none."""
+    """Unit length where there are words, also where two segments share a TR; else 0."""
     segments = [Segment(0, 3, "red door"), Segment(2, 4, "blue dog")]
     embeddings = TextProcessor().embed(segments, np.ones(6, bool))
     norms = np.linalg.norm(TextProcessor.features(segments, embeddings, 6), axis=1)
@@ -121,17 +154,25 @@ def test_nearest_annotations():
     (nearest,) = processor.features_to_text(7 * wanted[None], n_nearest=3)
     assert nearest[0][0] == "a dog barks"
     cosines = [
-        float(wanted @ processor.embeddings[processor.annotations.index(text)] / np.linalg.norm(wanted))
+        float(
+            wanted
+            @ processor.embeddings[processor.annotations.index(text)]
+            / np.linalg.norm(wanted)
+        )
         for text, _ in nearest
     ]
     assert [similarity for _, similarity in nearest] == pytest.approx(cosines)
     assert cosines == sorted(cosines, reverse=True)
     assert [len(row) for row in processor.features_to_text(processor.embeddings)] == [1, 1, 1]
-    assert [row[0][0] for row in processor.features_to_text(processor.embeddings)] == list(processor.annotations)
+    assert [row[0][0] for row in processor.features_to_text(processor.embeddings)] == list(
+        processor.annotations
+    )
 
 
 def test_nearest_needs_annotations():
-    with pytest.raises(ValueError, match="knows no annotations: take `text_processor` of a MultimodalDataset"):
+    with pytest.raises(
+        ValueError, match="knows no annotations: take `text_processor` of a MultimodalDataset"
+    ):
         TextProcessor().features_to_text(np.zeros((1, 1024)))
     with pytest.raises(ValueError, match=r"shape \(1, 10\), expected \(n_trs, 1024\)"):
         embed(["a dog"]).features_to_text(np.zeros((1, 10)))
@@ -149,7 +190,11 @@ def sentence_model() -> str:
 
 
 def test_sentence_model_knows_what_words_mean(sentence_model):
-    texts = ["A man runs down the street.", "Someone sprints along a road.", "The soup is too salty."]
+    texts = [
+        "A man runs down the street.",
+        "Someone sprints along a road.",
+        "The soup is too salty.",
+    ]
     segments = [Segment(n, n + 1, text) for n, text in enumerate(texts)]
     embeddings = TextProcessor(sentence_model).embed(segments, np.ones(3, bool))
     assert embeddings.shape == (3, 384)
@@ -163,17 +208,24 @@ def test_sentence_model_knows_what_words_mean(sentence_model):
 
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ImportError, match=r"needs the package sentence-transformers: pip install 'giblet\[text\]'"):
+    with pytest.raises(
+        ImportError, match=r"needs the package sentence-transformers: pip install 'giblet\[text\]'"
+    ):
         TextProcessor("BAAI/bge-large-en-v1.5").embed([Segment(0, 1, "a")], np.ones(1, bool))
 
 
 def test_real_sheet_is_run_correct(real_data):
-    """998 of 1,000 rows have TRs, which cover both runs; TR 1,046 is second 148.5 of run 2, not of run 1."""
+    """998 of 1,000 rows have TRs, in both runs; TR 1,046 is second 148.5 of run 2, not of run 1."""
     sheet = real_data / "sherlock" / "Sherlock_Segments_1000_NN_2017.xlsx"
     segments = read_segments(sheet, ["Scene Details - A Level"], (946, 1030))
     assert len(segments) == 998
-    assert {tr for segment in segments for tr in range(segment.start, segment.stop)} == set(range(1976))
-    at = {tr: [segment.text for segment in segments if segment.start <= tr - 1 < segment.stop] for tr in (100, 1046)}
+    assert {tr for segment in segments for tr in range(segment.start, segment.stop)} == set(
+        range(1976)
+    )
+    at = {
+        tr: [segment.text for segment in segments if segment.start <= tr - 1 < segment.stop]
+        for tr in (100, 1046)
+    }
     assert at[100] == ['The Psychotherapist explains: "John, you\'re a soldier."']
     assert at[1046] == ["Sherlock reaches into the corpse's coat pockets. "]
     embeddings = TextProcessor().embed(segments, np.ones(1976, bool))

@@ -13,7 +13,11 @@ def clock_movie(path, fps: float, seconds: float, levels: int = 50):
     """A movie whose frame number n has luminance 2 + 5 * (n % levels)."""
     numbers = np.arange(round(fps * seconds))
     write_movie(
-        path, np.broadcast_to((2 + 5 * (numbers % levels)).astype(np.uint8)[:, None, None], (len(numbers), 32, 48)), fps
+        path,
+        np.broadcast_to(
+            (2 + 5 * (numbers % levels)).astype(np.uint8)[:, None, None], (len(numbers), 32, 48)
+        ),
+        fps,
     )
     return path
 
@@ -50,21 +54,31 @@ def test_written_movie_has_the_right_speed_and_pictures(tmp_path, frame_skip, rn
     processor = VideoProcessor(16, 24, frame_skip)
     levels = rng.uniform(0.1, 0.9, (6, processor.n_frames, 1, 1))
     processor.features_to_video(
-        torch.tensor(np.broadcast_to(levels, (*levels.shape[:2], 16, 24)).reshape(6, -1)), tmp_path / "a.mp4"
+        torch.tensor(np.broadcast_to(levels, (*levels.shape[:2], 16, 24)).reshape(6, -1)),
+        tmp_path / "a.mp4",
     )
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
-        frames = [(frame.time, frame.to_ndarray(format="gray").mean()) for frame in container.decode(stream)]
-        assert float(stream.duration * stream.time_base) == pytest.approx(6 * 1.5, abs=1.5 / processor.n_frames)
+        frames = [
+            (frame.time, frame.to_ndarray(format="gray").mean())
+            for frame in container.decode(stream)
+        ]
+        assert float(stream.duration * stream.time_base) == pytest.approx(
+            6 * 1.5, abs=1.5 / processor.n_frames
+        )
     times, means = np.transpose(frames)
-    assert np.allclose(times, np.arange(6 * processor.n_frames) * 1.5 / processor.n_frames, atol=1e-3)
+    assert np.allclose(
+        times, np.arange(6 * processor.n_frames) * 1.5 / processor.n_frames, atol=1e-3
+    )
     assert np.abs(means - 255 * levels.ravel()).max() < 4
 
 
 def test_values_are_clamped_when_written(tmp_path):
     processor = VideoProcessor(16, 24, 4)
-    processor.features_to_video(torch.tensor([[-3.0], [5.0]]).expand(2, processor.video_dim), tmp_path / "a.mp4")
+    processor.features_to_video(
+        torch.tensor([[-3.0], [5.0]]).expand(2, processor.video_dim), tmp_path / "a.mp4"
+    )
     back = np.zeros((2, processor.video_dim), np.uint8)
     processor.fill(tmp_path / "a.mp4", back)
     assert back[0].max() <= 2
@@ -72,7 +86,9 @@ def test_values_are_clamped_when_written(tmp_path):
 
 
 def test_wrong_shape_names_both(tmp_path):
-    with pytest.raises(ValueError, match=r"\(2, 100\), expected \(n_trs, 2592\) for 18 frames of 9 x 16"):
+    with pytest.raises(
+        ValueError, match=r"\(2, 100\), expected \(n_trs, 2592\) for 18 frames of 9 x 16"
+    ):
         VideoProcessor(9, 16).features_to_video(torch.zeros(2, 100), tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
 
@@ -85,19 +101,26 @@ def test_file_without_pictures(tmp_path):
 
 def test_real_films_at_other_rates(real_data):
     """Webm at 24 fps and mp4 at 25 fps, read with this processor and by hand."""
-    films = sorted((real_data / "video").glob("*.webm")) + sorted((real_data / "video").glob("*.mp4"))
+    films = sorted((real_data / "video").glob("*.webm")) + sorted(
+        (real_data / "video").glob("*.mp4")
+    )
     assert len(films) == 2
     for path in films:
         processor = VideoProcessor(9, 16, 4)
         with av.open(str(path)) as container:
-            frames = [(f.time, f.reformat(16, 9, format="gray").to_ndarray()) for f in container.decode(video=0)]
+            frames = [
+                (f.time, f.reformat(16, 9, format="gray").to_ndarray())
+                for f in container.decode(video=0)
+            ]
         times = np.array([time for time, _ in frames])
         n_trs = int(times[-1] // 1.5)
         features = np.zeros((n_trs, processor.video_dim), np.uint8)
         assert processor.fill(path, features) == n_trs
         shown = np.searchsorted(times, processor.sample_times(n_trs) + 1e-6, side="right") - 1
         shown = shown.clip(min=0)  # the first picture stands in until it starts
-        assert np.array_equal(features.reshape(-1, 9, 16), np.stack([frames[index][1] for index in shown]))
+        assert np.array_equal(
+            features.reshape(-1, 9, 16), np.stack([frames[index][1] for index in shown])
+        )
 
 
 def test_colour_there_and_back(tmp_path, rng):
@@ -107,7 +130,9 @@ def test_colour_there_and_back(tmp_path, rng):
     frames = np.broadcast_to(colours, (4, 9, 16, 24, 3)) / 255
     processor.features_to_video(torch.tensor(frames.reshape(4, -1)), tmp_path / "a.mp4")
     with av.open(str(tmp_path / "a.mp4")) as container:
-        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(int)
+        shown = np.stack(
+            [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        ).astype(int)
     assert np.abs(shown - colours.reshape(36, 1, 1, 3)).max() <= 8
     back = np.zeros((4, processor.video_dim), np.uint8)
     assert processor.fill(tmp_path / "a.mp4", back) == 4
@@ -140,11 +165,16 @@ def test_variable_rate(tmp_path):
     times = [0, 40, 1000, 1040, 2500, 2900]  # milliseconds
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.height = 32
+        stream.width = 48
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for index, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 48), 30 + 40 * index, np.uint8), format="gray")
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            frame = av.VideoFrame.from_ndarray(
+                np.full((32, 48), 30 + 40 * index, np.uint8), format="gray"
+            )
+            frame.pts = time
+            frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     processor = VideoProcessor(8, 12, 1)
@@ -168,7 +198,10 @@ def test_time_stamps_that_do_not_start_at_zero(tmp_path):
         assert container.start_time > 0
     processor = VideoProcessor(8, 12)
     features = np.zeros((2, 2, processor.video_dim), np.uint8)
-    assert [processor.fill(tmp_path / f"a.{end}", out) for end, out in zip(("mp4", "ts"), features, strict=True)] == [
+    assert [
+        processor.fill(tmp_path / f"a.{end}", out)
+        for end, out in zip(("mp4", "ts"), features, strict=True)
+    ] == [
         2,
         2,
     ]
@@ -190,8 +223,9 @@ def test_missing_movie(tmp_path):
 @pytest.mark.parametrize("name", ["big_buck_bunny_30s.webm", "big_buck_bunny_5s_surround.mp4"])
 @pytest.mark.parametrize("frame_skip", [1, 2, 4])
 def test_real_films_come_back(real_data, tmp_path, name, frame_skip):
-    """In and out again: as long as the TRs that the film covers, to one frame, and the same pictures."""
-    film, processor = real_data / "video" / name, VideoProcessor(frame_skip=frame_skip)
+    """In and out again: as long as the TRs of the film, to one frame, and the same pictures."""
+    film = real_data / "video" / name
+    processor = VideoProcessor(frame_skip=frame_skip)
     with av.open(str(film)) as container:
         seconds = container.duration / av.time_base
     n_trs = int(seconds / 1.5 + 0.01)
@@ -204,5 +238,8 @@ def test_real_films_come_back(real_data, tmp_path, name, frame_skip):
         assert float(stream.duration * stream.time_base) == pytest.approx(1.5 * n_trs, abs=frame)
     again = np.zeros_like(features)
     assert processor.fill(tmp_path / "back.mp4", again) == n_trs
-    stills = [x.reshape(n_trs, processor.n_frames, -1)[:, 0].astype(float).ravel() for x in (features, again)]
+    stills = [
+        x.reshape(n_trs, processor.n_frames, -1)[:, 0].astype(float).ravel()
+        for x in (features, again)
+    ]
     assert np.corrcoef(*stills)[0, 1] > 0.99

@@ -7,8 +7,8 @@ from device import BF16
 
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
+from giblet.recipe import build_model, open_data
 from giblet.training import Trainer, load_model
-from giblet.training.recipe import build_model, open_data
 
 
 @pytest.fixture(scope="module")

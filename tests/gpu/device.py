@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from giblet.recipe import build_model
 from giblet.training import Trainer, TrainingConfig
-from giblet.training.recipe import build_model
 
 DEVICE = "cuda"
 NEEDS_GPU = [
@@ -57,7 +57,8 @@ def largest_difference(found: list[dict], expected: list[dict]) -> float:
 
 def assert_close(found, expected) -> None:
     """Arrays or tensors on the CPU within rounding, in SDs of what is expected."""
-    found, expected = np.asarray(found), np.asarray(expected)
+    found = np.asarray(found)
+    expected = np.asarray(expected)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING * np.std(expected))
 
 

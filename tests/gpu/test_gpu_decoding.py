@@ -7,46 +7,52 @@ import pytest
 from device import DEVICE, NEEDS_GPU, assert_close, assert_same_scores
 from PIL import Image
 
-from giblet.analysis.lesion_effects import unit_null
-from giblet.analysis.lesions import FILLS, MODES, LesionScores
+from giblet import explorer as live
+from giblet.analysis.lesions import FILLS, MODES, Brain, Lesion
 from giblet.analysis.reconstruction import SOURCES, collect, reconstruct
-from giblet.analysis.regions import seitzman_networks
-from giblet.plotting import widgets
+from giblet.regions import seitzman_networks
 
 pytestmark = NEEDS_GPU
 
 
 @pytest.fixture(scope="module")
-def scores(models, data) -> tuple[LesionScores, LesionScores]:
-    """Of the measured brain, on the device and on the CPU."""
-    test = data["test"]
-    return tuple(LesionScores(model, test, test.fmri()) for model in models)
+def brains(models, data) -> tuple[Brain, Brain]:
+    """The measured brain, on the device and on the CPU."""
+    return tuple(Brain(model, data["test"], "measured") for model in models)
 
 
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("mode", MODES)
-def test_region_lesions_score_as_on_the_cpu(scores, rng, fill, mode):
-    regions = rng.random((5, scores[0].fmri.shape[1])) < 0.3
-    lesion = {"fill": fill, "mode": mode, "strength": 0.7}
-    found, expected = (part.of_regions(regions, **lesion) for part in scores)
-    for name in scores[1].names:
-        assert_same_scores(scores[0].intact[name], scores[1].intact[name])
+def test_region_lesions_score_as_on_the_cpu(brains, rng, fill, mode):
+    masks = rng.random((5, brains[0].fmri.shape[1])) < 0.3
+    how = {"fill": fill, "mode": mode, "strength": 0.7}
+    both = []
+    for brain in brains:
+        both.append(brain.of_lesions([Lesion(brain, mask, **how) for mask in masks]))
+    found, expected = both
+    for name in brains[1].names:
+        assert_same_scores(brains[0].intact[name], brains[1].intact[name])
         assert_same_scores(found[name], expected[name])
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_unit_lesions_and_their_null_score_as_on_the_cpu(scores, fill):
+def test_unit_lesions_and_their_null_score_as_on_the_cpu(brains, fill):
     groups = [np.arange(start, start + 16) for start in range(0, 64, 16)]
-    found, expected = (part.of_units(groups, fill=fill) for part in scores)
-    nulls = [unit_null(part, 16, n_permute=19, fill=fill) for part in scores]
-    for name in scores[1].names:
+    both = []
+    nulls = []
+    for brain in brains:
+        lesions = [Lesion(brain, units=units, fill=fill) for units in groups]
+        both.append(brain.of_lesions(lesions))
+        nulls.append(lesions[0].null(n_permute=19))
+    found, expected = both
+    for name in brains[1].names:
         assert_same_scores(found[name], expected[name])
         assert_same_scores(nulls[0][name], nulls[1][name])
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_reconstructions_are_those_of_the_cpu(models, data, source):
-    found, expected = (collect(reconstruct(source, model, data["test"])) for model in models)
+    found, expected = (collect(reconstruct(model, data["test"], source)) for model in models)
     for name, values in expected.items():
         assert found[name].device.type == "cpu"
         assert_close(found[name], values)
@@ -54,19 +60,19 @@ def test_reconstructions_are_those_of_the_cpu(models, data, source):
 
 @pytest.fixture
 def explorers(models, data, monkeypatch):
-    monkeypatch.setattr(widgets, "SETTLE_SECONDS", 1e4)
+    monkeypatch.setattr(live, "SETTLE_SECONDS", 1e4)
     regions = seitzman_networks(data["test"].mask_img)
-    both = [widgets.LesionExplorer(model, data["test"], regions, n_permute=19) for model in models]
+    both = [live.LesionExplorer(model, data["test"], regions, n_permute=19) for model in models]
     yield both
     for explorer in both:
         explorer.close()
 
 
-def shown(explorer: widgets.LesionExplorer) -> np.ndarray:
+def shown(explorer: live.LesionExplorer) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(explorer.picture.value))).astype(int)
 
 
-@pytest.mark.parametrize("source", widgets.SOURCES)
+@pytest.mark.parametrize("source", live.SOURCES)
 @pytest.mark.parametrize("mode", MODES)
 def test_explorer_shows_what_it_shows_on_the_cpu(explorers, source, mode):
     for explorer in explorers:

@@ -12,13 +12,17 @@ from device import BF16, CONFIG, DEVICE, NEEDS_GPU
 
 from giblet.data import MultimodalDataset, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.recipe import FULL_SIZE
 from giblet.training import Trainer
 from giblet.training.memory import plan_memory
-from giblet.training.recipe import FULL_SIZE
 
 pytestmark = NEEDS_GPU
 # The seed's sizes, with TRs enough for five updates per epoch.
-N_TRS, N_PIXELS, N_VOXELS, N_AUDIO, N_TEXT = 150, 259_200, 85_810, 2048, 1024
+N_TRS = 150
+N_PIXELS = 259_200
+N_VOXELS = 85_810
+N_AUDIO = 2048
+N_TEXT = 1024
 N_EPOCHS = 4
 # Peak memory beyond the weights, as a share of the plan. The plan counts neither the responses that
 # validation holds in float64, nor bf16 copies of weights and gradients, nor the workspaces of
@@ -112,7 +116,8 @@ def test_full_size_losses_fall(full_size):
     assert len(full_size.history) == N_EPOCHS
     for entry in full_size.history:
         assert np.isfinite([*entry["train"].values(), *entry["val"].values()]).all()
-    first, last = full_size.history[0]["train"], full_size.history[-1]["train"]
+    first = full_size.history[0]["train"]
+    last = full_size.history[-1]["train"]
     for name in ("total", "reconstruction", "video_recon", "measured_recon"):
         assert last[name] < first[name]
     assert full_size.dtypes == {torch.float32}

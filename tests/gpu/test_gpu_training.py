@@ -1,4 +1,4 @@
-"""Training of the small recipe on a GPU: against the CPU, by one rank of DDP and FSDP2, and resumed.
+"""Training of the small recipe on a GPU: against the CPU, by a rank of DDP and FSDP2, resumed.
 
 Started by torchrun, this file is the rank.
 """
@@ -30,10 +30,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from giblet.analysis.prediction import predict_fmri
+from giblet.recipe import open_data
 from giblet.training import Trainer, load_checkpoint, load_model
-from giblet.training.config import resolve_device
+from giblet.training.device import resolve_device
 from giblet.training.distributed import process_group
-from giblet.training.recipe import open_data
 
 pytestmark = NEEDS_GPU
 PRECISIONS = ("float32", "bf16")

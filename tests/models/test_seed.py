@@ -1,8 +1,8 @@
 """The contract: every code example of the seed document runs, at reduced size.
 
-`seed_examples.md` holds the examples word for word. Each is run after substitutions that only make it small
-(`SMALLER`), fill an ellipsis or name the CPU. The two configurations that no Python
-can run are corrected, and are shown not to run.
+`seed_examples.md` holds the examples word for word. Each is run after substitutions that only make
+it small (`SMALLER`), fill an ellipsis or name the CPU. The two configurations that no Python can
+run are corrected, and are shown not to run.
 """
 
 import re
@@ -17,11 +17,15 @@ from giblet.models import MultimodalAutoencoder
 
 EXAMPLES = dict(
     re.findall(
-        r"^## (.+?)\n\n```python\n(.*?)```", Path(__file__).with_name("seed_examples.md").read_text(), re.M | re.S
+        r"^## (.+?)\n\n```python\n(.*?)```",
+        Path(__file__).with_name("seed_examples.md").read_text(),
+        re.M | re.S,
     )
 )
 IMPOSSIBLE = {"Standard Configuration": 256, "Memory-Optimized Configuration": 128}
-VIDEO_DIM, N_VOXELS, BATCH = 18 * 9 * 16, 120, 4
+VIDEO_DIM = 18 * 9 * 16
+N_VOXELS = 120
+BATCH = 4
 SMALLER = {
     "video_height=90": "video_height=9",
     "video_width=160": "video_width=16",
@@ -38,9 +42,9 @@ def small(code: str, fill: str = "") -> str:
     """Reduce sizes, fill `Class(...)`, and give every constructor the width dial."""
     for full, reduced in SMALLER.items():
         code = code.replace(full, reduced)
-    return re.sub(r"(Multimodal(?:Autoencoder|Encoder|Decoder))\(\n", r"\1(\n    width=1 / 32,\n", code).replace(
-        "...", fill
-    )
+    return re.sub(
+        r"(Multimodal(?:Autoencoder|Encoder|Decoder))\(\n", r"\1(\n    width=1 / 32,\n", code
+    ).replace("...", fill)
 
 
 def run(heading: str, code: str | None = None, fill: str = "", **names) -> dict:
@@ -95,7 +99,9 @@ def test_multimodal_decoder():
 def test_configurations(heading):
     with pytest.raises(SyntaxError, match="keyword argument repeated"):
         run(heading)
-    head, _, tail = EXAMPLES[heading].rpartition("audio_features=")  # the second one means the sub-encoder's width
+    head, _, tail = EXAMPLES[heading].rpartition(
+        "audio_features="
+    )  # the second one means the sub-encoder's width
     corrected = f"{head}audio_output_features={tail}"
     model = run(heading, corrected, MultimodalAutoencoder=MultimodalAutoencoder)["model"]
     assert model.encoder.gradient_checkpointing == (heading == "Memory-Optimized Configuration")
@@ -103,25 +109,33 @@ def test_configurations(heading):
     assert config["audio_features"] == 128
     assert config["audio_output_features"] == IMPOSSIBLE[heading]
     loss, _ = model.compute_loss(
-        model(*list(batch().values())[:3]), *(batch()[k] for k in ("fmri", "video", "audio", "text"))
+        model(*list(batch().values())[:3]),
+        *(batch()[k] for k in ("fmri", "video", "audio", "text")),
     )
     loss.backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
 def test_multi_gpu_training(tmp_path):
-    code = EXAMPLES["Multi-GPU Training"].replace("[local_rank]", "None")  # DDP on the CPU takes no device ids
+    code = EXAMPLES["Multi-GPU Training"].replace(
+        "[local_rank]", "None"
+    )  # DDP on the CPU takes no device ids
     code = f"from giblet.models import MultimodalAutoencoder\n{code}".replace(
         "    loss.backward", "    before = weight()\n    loss.backward"
     )
     code = code.replace("dataloader:", "dataloader:\n    video, audio, text, fmri = batch.values()")
     fill = ", ".join(f"{name}={value}" for name, value in model_arguments().items())
     head, loop = code.replace("...", fill).split("# Training loop")
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
     try:
         names = run("Multi-GPU Training", head, device=torch.device("cpu"), local_rank=0)
         model = names["model"]
-        names |= {"weight": lambda: model.module.encoder.to_voxels.weight.detach().clone(), "dataloader": [batch()]}
+        names |= {
+            "weight": lambda: model.module.encoder.to_voxels.weight.detach().clone(),
+            "dataloader": [batch()],
+        }
         names["optimizer"] = optim.SGD(model.parameters(), lr=0.1)
         after = run("Multi-GPU Training", loop, **names)
         assert isinstance(model, nn.parallel.DistributedDataParallel)
@@ -158,7 +172,9 @@ def test_loss_computation_output(names):
 def test_basic_training_loop(simulated, tmp_path, monkeypatch, capsys):
     (tmp_path / "data").symlink_to(simulated)
     monkeypatch.chdir(tmp_path)
-    code = EXAMPLES["Basic Training Loop"].replace("MultimodalAutoencoder(...)", "MultimodalAutoencoder(**sizes)")
+    code = EXAMPLES["Basic Training Loop"].replace(
+        "MultimodalAutoencoder(...)", "MultimodalAutoencoder(**sizes)"
+    )
     code = code.replace("model.train()", "start = weight(model)\nmodel.train()")
     n_voxels = MultimodalDataset("data/", progress=False).model_dims["n_voxels"]
     sizes = {"n_voxels": n_voxels, "bottleneck_dim": 16, "width": 1 / 128}
@@ -171,14 +187,19 @@ def test_basic_training_loop(simulated, tmp_path, monkeypatch, capsys):
 
 def test_predict_brain_activity(names, capsys):
     out = run("Inference: Predict Brain Activity", **names)
-    expected = torch.corrcoef(torch.stack([out["fmri_prediction"].ravel(), names["fmri"].ravel()]))[0, 1]
+    expected = torch.corrcoef(torch.stack([out["fmri_prediction"].ravel(), names["fmri"].ravel()]))[
+        0, 1
+    ]
     assert capsys.readouterr().out == f"Brain prediction correlation: {expected:.4f}\n"
 
 
 def test_reconstruct_stimuli(names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("Inference: Reconstruct Stimuli", **names)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["reconstructed.mp4", "reconstructed.wav"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "reconstructed.mp4",
+        "reconstructed.wav",
+    ]
 
 
 def test_lesion_simulation(names, tmp_path, monkeypatch):
@@ -196,7 +217,12 @@ def test_checkpoint(names, tmp_path, monkeypatch):
     model = names["model"]
     optimizer = optim.Adam(model.parameters())
     run("Save Checkpoint", model=model, optimizer=optimizer, epoch=3, loss=0.5, torch=torch)
-    loaded = {"MultimodalAutoencoder": MultimodalAutoencoder, "optim": optim, "torch": torch, "device": "cpu"}
+    loaded = {
+        "MultimodalAutoencoder": MultimodalAutoencoder,
+        "optim": optim,
+        "torch": torch,
+        "device": "cpu",
+    }
     out = run("Load Checkpoint", **loaded)
     assert out["start_epoch"] == 4
     for name, value in model.state_dict().items():

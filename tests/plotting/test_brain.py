@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_brain_mask
 
-from giblet.analysis.regions import seitzman_networks, voxel_coordinates
 from giblet.plotting.brain import VIEWS, BrainPicture
+from giblet.regions import seitzman_networks, voxel_coordinates
 
 
 @pytest.fixture(scope="module")

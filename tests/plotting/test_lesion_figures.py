@@ -3,14 +3,21 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from giblet.plotting.lesions import plot_dose, plot_effects, plot_sweep, plot_unit_region_map
+from giblet.plotting.lesions import (
+    plot_dose_response,
+    plot_effects,
+    plot_sweep,
+    plot_unit_region_map,
+)
 from giblet.plotting.prediction import plot_scores
 
 
 @pytest.fixture
 def sweep(rng) -> pd.DataFrame:
     columns = pd.MultiIndex.from_product([("video", "audio", "text"), ("effect", "z", "p")])
-    table = pd.DataFrame(rng.random((4, 9)), index=["Visual", "Auditory", "DefaultMode", "Reward"], columns=columns)
+    table = pd.DataFrame(
+        rng.random((4, 9)), index=["Visual", "Auditory", "DefaultMode", "Reward"], columns=columns
+    )
     table.insert(0, ("", "n_voxels"), 10)
     table["video", "p"] = [0.01, 0.2, 0.04, 0.9]
     return table
@@ -22,16 +29,19 @@ def drawn(figure) -> set[str]:
 
 
 def test_sweep_shows_z_and_marks_p(sweep):
-    ax = plot_sweep(sweep, "SIMULATED data: costs")
+    figure = plot_sweep(sweep, "SIMULATED data: costs")
+    ax = figure.axes[0]
     assert np.allclose(ax.images[0].get_array()[1], sweep["audio", "z"])
     marked = {text.get_position() for text in ax.texts}
     assert {(0, 0), (2, 0)} <= marked
     assert (1, 0) not in marked
-    assert "SIMULATED data: costs (* p < .05)" in drawn(ax.figure)
+    assert "SIMULATED data: costs (* p < .05)" in drawn(figure)
 
 
 def test_effects_have_their_height(sweep):
-    figure = plot_effects({"measured": sweep, "predicted": -sweep}, "SIMULATED data: lost", ["Visual", "Auditory"])
+    figure = plot_effects(
+        {"measured": sweep, "predicted": -sweep}, "SIMULATED data: lost", ["Visual", "Auditory"]
+    )
     heights = [bar.get_height() for bar in figure.axes[0].containers[1]]
     assert np.allclose(heights, sweep["audio", "effect"][:2])
     assert {"measured brain", "predicted brain", "Visual", "video"} <= drawn(figure)
@@ -42,14 +52,16 @@ def test_map_and_dose(rng):
     figure = plot_unit_region_map(listens, "SIMULATED data: map")
     assert np.allclose(figure.axes[0].images[0].get_array(), listens.T)
     dose = pd.DataFrame({"video": [0.4, 0.1], "text": [0.7, 0.7]}, index=[0, 1])
-    figure = plot_dose({"Visual": dose, "Auditory": dose}, "SIMULATED data: doses")
+    figure = plot_dose_response({"Visual": dose, "Auditory": dose}, "SIMULATED data: doses")
     assert np.allclose(figure.axes[1].lines[0].get_ydata(), dose["video"])
     assert {"without Visual", "text", "SIMULATED data: doses"} <= drawn(figure)
 
 
 def test_scores_in_the_order_of_the_first():
     scores = {"ceiling": pd.Series({"a": 0.9, "b": 0.2}), "model": pd.Series({"a": 0.5, "b": 0.1})}
-    ax = plot_scores(scores, "SIMULATED data: r")
+    figure = plot_scores(scores, "SIMULATED data: r")
+    ax = figure.axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
     points = [line for line in ax.lines if line.get_label() == "model"]
     assert np.allclose(points[0].get_xdata(), [0.1, 0.5])
+    assert "SIMULATED data: r" in drawn(figure)

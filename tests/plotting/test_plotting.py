@@ -1,5 +1,6 @@
 import base64
 import io
+from copy import copy
 
 import av
 import numpy as np
@@ -9,19 +10,22 @@ from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from giblet.analysis.regions import seitzman_networks
-from giblet.analysis.tables import network_table
+from giblet.analysis.prediction import network_table
 from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.data.audio import read_sound
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.architecture import plot_architecture
-from giblet.plotting.data import embed_clip, plot_lag_curve, plot_networks, plot_split, plot_words
-from giblet.plotting.prediction import plot_knock_out, plot_network_table, plot_prediction
-from giblet.plotting.surface import voxel_image
+from giblet.plotting.data import embed_clip, plot_lag_curve, plot_regions, plot_split, plot_words
+from giblet.plotting.prediction import plot_ablation, plot_network_table, plot_prediction
 from giblet.plotting.training import LossPlot, plot_history
+from giblet.regions import seitzman_networks
 
 HISTORY = [
-    {"epoch": n, "train": {"total": 5.0 - n, "fmri": 1.0 - n / 10}, "val": {"total": 6.0 - n, "fmri": 1.1, "r": n / 10}}
+    {
+        "epoch": n,
+        "train": {"total": 5.0 - n, "fmri": 1.0 - n / 10},
+        "val": {"total": 6.0 - n, "fmri": 1.1, "r": n / 10},
+    }
     for n in range(4)
 ]
 
@@ -29,7 +33,9 @@ HISTORY = [
 @pytest.fixture(scope="module")
 def test_split(simulated) -> MultimodalDataset:
     video = VideoProcessor(height=9, width=16, frame_skip=4)
-    return MultimodalDataset(simulated, split="test", average=True, video_processor=video, progress=False)
+    return MultimodalDataset(
+        simulated, split="test", average=True, video_processor=video, progress=False
+    )
 
 
 def texts(figure: Figure) -> str:
@@ -44,16 +50,6 @@ def drawn(figure: Figure) -> np.ndarray:
     return imread(png)
 
 
-def test_values_return_to_their_voxels(test_split):
-    mask = np.asarray(test_split.mask_img.dataobj) > 0
-    values = np.arange(mask.sum(), dtype=float)
-    values[3] = np.nan
-    image = voxel_image(values, test_split.mask_img)
-    assert np.array_equal(image.affine, test_split.mask_img.affine)
-    assert np.array_equal(np.asarray(image.dataobj)[mask], np.nan_to_num(values).astype(np.float32))
-    assert np.all(np.asarray(image.dataobj)[~mask] == 0)
-
-
 def table() -> pd.DataFrame:
     return pd.DataFrame(
         {"r": [0.4, 0.02, -0.05], "null_mean": [0.0, 0.01, 0.0], "null_sd": [0.05, 0.04, 0.03]},
@@ -61,25 +57,33 @@ def table() -> pd.DataFrame:
     )
 
 
-def test_dots_on_bars():
-    ax = plot_network_table(table(), planted={"Visual": ["pictures"]})
+def test_dots_on_bars(test_split):
+    dataset = copy(test_split)
+    dataset.planted = {"Visual": ["pictures"]}
+    figure = plot_network_table(table(), dataset)
+    ax = figure.axes[0]
+    assert "SIMULATED data: held-out r by network" in texts(figure)
     dots = sorted(float(x) for line in ax.lines for x in line.get_xdata())
     assert dots == [-0.05, 0.02, 0.4]
     bars = [(patch.get_x(), patch.get_width()) for patch in ax.patches]
     assert bars[2] == pytest.approx((-1.96 * 0.05, 3.92 * 0.05))
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["Salience", "Reward", "Visual (pictures)"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "Salience",
+        "Reward",
+        "Visual (pictures)",
+    ]
 
 
-def test_knock_out_shows_its_numbers():
+def test_ablation_shows_its_numbers():
     frame = pd.DataFrame({"nothing": [0.1, 0.5], "video": [0.1, 0.0]}, index=["Auditory", "Visual"])
-    figure = plot_knock_out(frame, simulated=True)
+    figure = plot_ablation(frame, "SIMULATED data: held-out r")
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.50", "0.00", "0.10", "0.10"]
-    assert "SIMULATED data" in texts(figure)
-    assert "SIMULATED" not in texts(plot_knock_out(frame, simulated=False))
+    assert "SIMULATED data: held-out r" in texts(figure)
+    assert "SIMULATED" not in texts(plot_ablation(frame))
 
 
 def test_history_lines():
-    figure = plot_history(HISTORY, simulated=True)
+    figure = plot_history(HISTORY, "SIMULATED data: ")
     drawn = [list(line.get_ydata()) for ax in figure.axes for line in ax.lines]
     assert drawn[:2] == [[5, 4, 3, 2], [6, 5, 4, 3]]
     assert drawn[4] == [0, 0.1, 0.2, 0.3]
@@ -94,7 +98,7 @@ def test_history_without_validation_trs():
 
 
 def test_live_plot_grows():
-    plot = LossPlot()
+    plot = LossPlot(epochs=4)
     pictures = []
     for n in (1, 4):
         plot(HISTORY[:n])
@@ -104,15 +108,20 @@ def test_live_plot_grows():
 
 
 def test_prediction_figure(test_split, simulated):
-    """Stills, four views of the surface with the map on them, and the table; SIMULATED in both titles."""
+    """Stills, four views of the surface with the map on them, and the table; each is labelled."""
     whole = MultimodalDataset(
-        simulated, split="all", average=True, video_processor=test_split.video_processor, progress=False
+        simulated,
+        split="all",
+        average=True,
+        video_processor=test_split.video_processor,
+        progress=False,
     )
     regions = seitzman_networks(whole.mask_img)
     fmri_pred = np.random.default_rng(0).standard_normal((whole.n_trs, len(regions.labels)))
     scores = network_table(fmri_pred, whole, regions, n_permute=50)
-    flat, peaked = np.zeros(len(regions.labels)), np.where(regions.voxels("Visual"), 0.5, 0.0)
-    figures = [plot_prediction(r, scores, test_split, test_split.folder.planted) for r in (flat, peaked)]
+    flat = np.zeros(len(regions.labels))
+    peaked = np.where(regions.voxels("Visual"), 0.5, 0.0)
+    figures = [plot_prediction(r, scores, test_split) for r in (flat, peaked)]
     assert texts(figures[1]).count("SIMULATED data") == 3
     assert len(figures[1].axes) == 6 + 4 + 1 + 1
     still = figures[1].axes[0].images[0].get_array()
@@ -182,7 +191,10 @@ def test_networks_have_their_colours(test_split):
     """Every named network is on the surface in its own colour, and only there."""
     regions = seitzman_networks(test_split.mask_img)
     names = ["Visual", "DefaultMode"]
-    both, one = (drawn(plot_networks(regions, test_split.mask_img, n, "SIMULATED")) for n in (names, names[:1]))
+    both, one = (
+        drawn(plot_regions(regions, test_split.mask_img, n, "SIMULATED"))
+        for n in (names, names[:1])
+    )
     blue, orange = (np.abs(both[..., :3] - to_rgb(colour)).max(-1) < 0.1 for colour in ("C0", "C1"))
     assert 0.002 < blue.mean() < 0.2
     assert 0.002 < orange.mean() < 0.3
@@ -198,7 +210,10 @@ def test_lag_curve_lines():
 
 def test_split_bars_cover_every_tr(test_split):
     figure = plot_split(test_split)
-    bars = [(round(bar.get_x()), round(bar.get_width()), bar.get_facecolor()) for bar in figure.axes[0].patches]
+    bars = [
+        (round(bar.get_x()), round(bar.get_width()), bar.get_facecolor())
+        for bar in figure.axes[0].patches
+    ]
     assert sum(width for _, width, _ in bars) == 126
     test = to_rgba("tab:green")
     assert sum(width for _, width, colour in bars if colour == test) == test_split.n_trs

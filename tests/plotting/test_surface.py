@@ -1,13 +1,11 @@
-import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from nilearn.datasets import load_fsaverage, load_mni152_brain_mask
-from nilearn.surface import vol_to_surf
+from nilearn.datasets import load_mni152_brain_mask
 
-from giblet.analysis.regions import seitzman_networks
-from giblet.plotting.surface import plot_maps, plot_volume, save_map, view_map, voxel_image
+from giblet.plotting.surface import plot_maps, plot_volume, view_map
+from giblet.regions import seitzman_networks
 
 
 def plot_map(values, mask_img, title, threshold, vmax) -> Figure:
@@ -29,12 +27,16 @@ def coloured(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     red, green, blue = np.moveaxis(np.asarray(canvas.buffer_rgba())[..., :3].astype(int), -1, 0)
-    return (red - np.maximum(green, blue) > 80)[:, : int(0.9 * red.shape[1])]  # without the colour bar
+    return (red - np.maximum(green, blue) > 80)[
+        :, : int(0.9 * red.shape[1])
+    ]  # without the colour bar
 
 
 @pytest.mark.parametrize("plot", [plot_map, plot_volume])
 def test_map_shows_what_is_above_the_threshold(mask_img, visual, plot):
-    above, nothing = (plot(visual, mask_img, "a map", threshold, vmax=0.6) for threshold in (0.2, 0.55))
+    above, nothing = (
+        plot(visual, mask_img, "a map", threshold, vmax=0.6) for threshold in (0.2, 0.55)
+    )
     assert coloured(above).mean() > 0.002
     assert coloured(nothing).mean() == 0
     texts = {text.get_text() for text in above.findobj(lambda artist: hasattr(artist, "get_text"))}
@@ -42,7 +44,9 @@ def test_map_shows_what_is_above_the_threshold(mask_img, visual, plot):
 
 
 def test_rows_share_a_colour_scale(mask_img, visual):
-    both = coloured(plot_maps({"all of it": visual, "a third": visual / 3}, mask_img, threshold=0.2, vmax=0.6))
+    both = coloured(
+        plot_maps({"all of it": visual, "a third": visual / 3}, mask_img, threshold=0.2, vmax=0.6)
+    )
     top, bottom = np.array_split(both, 2)
     assert top.mean() > 0.002
     assert bottom.mean() == 0
@@ -59,25 +63,3 @@ def test_page_holds_the_map(mask_img, visual, tmp_path):
     page = view_map(visual, mask_img, "SIMULATED data: a map", threshold=0.2, vmax=0.6)
     page.save_as_html(tmp_path / "map.html")
     assert "SIMULATED data: a map" in (tmp_path / "map.html").read_text()
-
-
-def test_nifti_returns_the_values(mask_img, visual, tmp_path):
-    save_map(visual, mask_img, tmp_path / "map.nii.gz")
-    image = nib.load(tmp_path / "map.nii.gz")
-    assert np.array_equal(image.affine, mask_img.affine)
-    assert np.allclose(image.get_fdata()[np.asarray(mask_img.dataobj) > 0], visual)
-
-
-def test_gifti_holds_the_surface(mask_img, visual, tmp_path):
-    save_map(visual, mask_img, tmp_path / "map")
-    for hemi in ("left", "right"):
-        values = nib.load(tmp_path / f"map/{hemi}.gii").darrays[0].data
-        expected = vol_to_surf(voxel_image(visual, mask_img), load_fsaverage("fsaverage5")["pial"].parts[hemi])
-        assert np.allclose(values, expected, equal_nan=True)
-        assert values.max() > 0.4
-
-
-def test_name_of_no_kind(mask_img, visual, tmp_path):
-    with pytest.raises(ValueError, match=r"map\.png, expected a name that ends in \.nii or \.nii\.gz"):
-        save_map(visual, mask_img, tmp_path / "map.png")
-    assert not list(tmp_path.iterdir())

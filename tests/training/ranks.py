@@ -18,8 +18,11 @@ WIDTHS = {"video": 30, "audio": 12, "text": 10, "fmri": 20}
 class Planted(Dataset):
     """Stimuli drawn from few latents, and voxels that follow them linearly."""
 
-    def __init__(self, n_trs: int, seed: int = 0, noise: float = 0.3, dtype: torch.dtype = torch.float32):
-        mixing, draws = np.random.default_rng(0), np.random.default_rng(seed + 1)
+    def __init__(
+        self, n_trs: int, seed: int = 0, noise: float = 0.3, dtype: torch.dtype = torch.float32
+    ):
+        mixing = np.random.default_rng(0)
+        draws = np.random.default_rng(seed + 1)
         latents = draws.standard_normal((n_trs, 3))
         self.seen: list[int] = []
         self.arrays = {
@@ -38,7 +41,13 @@ class Planted(Dataset):
 
 def new_model(seed: int = 0, width: float = 1 / 32) -> MultimodalAutoencoder:
     torch.manual_seed(seed)
-    widths = {"video_dim": 30, "audio_features": 12, "text_dim": 10, "n_voxels": 20, "bottleneck_dim": 8}
+    widths = {
+        "video_dim": 30,
+        "audio_features": 12,
+        "text_dim": 10,
+        "n_voxels": 20,
+        "bottleneck_dim": 8,
+    }
     return MultimodalAutoencoder(**widths, width=width, measured_weight=1.0)
 
 
@@ -63,7 +72,10 @@ def assert_same(a: dict, b: dict) -> None:
 
 
 def main() -> None:
-    """67 TRs in 5 batches of 14 and 13, so that the parts of a batch differ; the last validation batch is one TR."""
+    """67 TRs in 5 batches of 14 and 13, so that the parts of a batch differ.
+
+    The last validation batch is one TR.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dtype", default="float32")
@@ -73,16 +85,22 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=2)
     parser.add_argument("--shard", action="store_true")
     given = vars(parser.parse_args())
-    folder, dtype, width = given.pop("folder"), getattr(torch, given.pop("dtype")), given.pop("width")
+    folder = given.pop("folder")
+    dtype = getattr(torch, given.pop("dtype"))
+    width = given.pop("width")
     train = Planted(67, dtype=dtype)
     with process_group(torch.device("cpu")):
         if given.pop("nan") and rank() == 1:
             train.arrays["fmri"][:] = float("nan")
-        config = TrainingConfig(batch_size=16, patience=9999, device="cpu", precision="float32", **given)
+        config = TrainingConfig(
+            batch_size=16, patience=9999, device="cpu", precision="float32", **given
+        )
         with torch.device("meta") if config.shard and rank() else contextlib.nullcontext():
             model = new_model(width=width).to(dtype)
         try:
-            Trainer(model, train, Planted(33, seed=1, dtype=dtype), config).fit(folder, progress=False)
+            Trainer(model, train, Planted(33, seed=1, dtype=dtype), config).fit(
+                folder, progress=False
+            )
         except SystemExit as stop:
             (folder / f"exit-{rank()}").write_text(str(stop.code))
             raise

@@ -10,7 +10,7 @@ from giblet.training import TrainingError, load_checkpoint, load_model, save_che
 
 
 def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
-    """`last.pt` holds all: the best weights are written again from it, and half-written files go."""
+    """`last.pt` holds all: the best weights are written from it again; half-written files go."""
     history = new_trainer().fit(tmp_path, progress=False)
     best = load_checkpoint(tmp_path / "best.pt")
     for path in (tmp_path / "best.pt", tmp_path / "best.safetensors"):
@@ -18,7 +18,12 @@ def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
     (tmp_path / f".{'0123456789abcdef' * 2}-last.pt").write_bytes(b"half")
     assert new_trainer(seed=3).fit(tmp_path, progress=False) == history
     assert_same(load_checkpoint(tmp_path / "best.pt")["model_state_dict"], best["model_state_dict"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "best.safetensors", "last.pt", "log.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.pt",
+        "best.safetensors",
+        "last.pt",
+        "log.jsonl",
+    ]
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
@@ -41,14 +46,18 @@ def test_checkpoint_makes_the_model_again(tmp_path, name):
 
 def test_log_holds_the_history(tmp_path):
     history = new_trainer().fit(tmp_path, progress=False)
-    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == history
+    assert [
+        json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ] == history
     assert [entry["step"] for entry in history] == [5, 10, 15, 20, 25, 30]
 
 
 def test_other_settings_are_refused(tmp_path):
     new_trainer().fit(tmp_path, progress=False)
     other = replace(CONFIG, learning_rate=1e-4)
-    with pytest.raises(ValueError, match=r"learning_rate=0.005 \(now 0.0001\): choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate=0.005 \(now 0.0001\): choose another folder"
+    ):
         new_trainer(other).fit(tmp_path, progress=False)
 
 
@@ -83,15 +92,20 @@ def test_finished_run_is_loaded(tmp_path):
 def test_memory_is_checked_before_what_was_saved_is_loaded(tmp_path, monkeypatch):
     """What a resumed run has on the device already is no reason to refuse it."""
     new_trainer(replace(CONFIG, epochs=2)).fit(tmp_path, progress=False)
-    again, seen = new_trainer(), []
-    monkeypatch.setattr(again, "_check_memory", lambda progress: seen.append(len(again.optimizer.state)))
+    again = new_trainer()
+    seen = []
+    monkeypatch.setattr(
+        again, "_check_memory", lambda progress: seen.append(len(again.optimizer.state))
+    )
     history = again.fit(tmp_path, progress=False)
     assert (seen, len(history)) == ([0], CONFIG.epochs)
 
 
 DAMAGED = {
     "cut.pt": lambda file, best: file.write_bytes(best.with_suffix(".pt").read_bytes()[:1000]),
-    "cut.safetensors": lambda file, best: file.write_bytes(best.with_suffix(".safetensors").read_bytes()[:1000]),
+    "cut.safetensors": lambda file, best: file.write_bytes(
+        best.with_suffix(".safetensors").read_bytes()[:1000]
+    ),
     "empty.pt": lambda file, best: file.touch(),
     "pickled.pt": lambda file, best: torch.save(torch.nn.Linear(2, 2), file),
     "other.pt": lambda file, best: torch.save({"weights": torch.zeros(3)}, file),
@@ -103,5 +117,8 @@ DAMAGED = {
 def test_what_is_no_checkpoint_is_one_sentence(tmp_path, name):
     new_trainer(replace(CONFIG, epochs=1)).fit(tmp_path, progress=False)
     DAMAGED[name](tmp_path / name, tmp_path / "best.pt")
-    with pytest.raises(ValueError, match=rf"{name} (is damaged or no checkpoint|does not say what it was trained on)"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name} (is damaged or no checkpoint|does not say what it was trained on)",
+    ):
         load_model(tmp_path / name)

@@ -17,13 +17,21 @@ from giblet.training.distributed import check_joined
 from giblet.training.launcher import SIGNALS
 
 WORKER = [str(Path(__file__).with_name("ranks.py"))]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--signals-to-handle={SIGNALS}"]
+TORCHRUN = [
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node=2",
+    f"--signals-to-handle={SIGNALS}",
+]
 
 
 def start(folder: Path, *options: str, n_ranks: int = 2) -> subprocess.Popen:
     command = [sys.executable, *(TORCHRUN if n_ranks == 2 else []), *WORKER, str(folder), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def run(folder: Path, *options: str, n_ranks: int = 2) -> dict:
@@ -39,8 +47,14 @@ def largest_difference(a: dict, b: dict) -> float:
     assert a["model_state_dict"].keys() == b["model_state_dict"].keys()
     pairs = [(value, b["model_state_dict"][name]) for name, value in a["model_state_dict"].items()]
     moments = (checkpoint["optimizer_state_dict"]["state"] for checkpoint in (a, b))
-    pairs += [(x[name], y[name]) for x, y in zip(*(m.values() for m in moments), strict=True) for name in x]
-    return max((x - y).abs().max().item() for x, y in pairs if x.is_floating_point())  # counts of batches aside
+    pairs += [
+        (x[name], y[name])
+        for x, y in zip(*(m.values() for m in moments), strict=True)
+        for name in x
+    ]
+    return max(
+        (x - y).abs().max().item() for x, y in pairs if x.is_floating_point()
+    )  # counts of batches aside
 
 
 def assert_identical(a: dict, b: dict) -> None:
@@ -74,7 +88,7 @@ def two_ranks(tmp_path_factory) -> Path:
 
 
 def test_two_ranks_are_one_process_with_two_micro_batches(one_process, two_ranks, tmp_path):
-    """50 steps of AdamW in float64 on uneven batches, and the held-out losses; float32 is printed."""
+    """50 steps of AdamW in float64 on uneven batches, and held-out losses; float32 is printed."""
     two = load_checkpoint(two_ranks / "last.pt")
     assert two["step"] == 50
     assert largest_difference(one_process, two) < 1e-9
@@ -94,16 +108,24 @@ def test_one_micro_batch_is_another_training(one_process, tmp_path):
 def test_sharded_ranks_are_the_same(tmp_path):
     """FSDP2 against DDP, 20 steps in float64, from weights that only the first rank had."""
     options = ("--dtype=float64", "--epochs=4")
-    ddp, sharded = run(tmp_path / "ddp", *options), run(tmp_path / "fsdp", *options, "--shard")
+    ddp = run(tmp_path / "ddp", *options)
+    sharded = run(tmp_path / "fsdp", *options, "--shard")
     assert sharded["step"] == 20
     assert largest_difference(ddp, sharded) < 1e-9
     model = load_model(tmp_path / "fsdp/best.pt").state_dict()
-    assert all(torch.equal(value.to(model[name].dtype), model[name]) for name, value in sharded["best"].items())
+    assert all(
+        torch.equal(value.to(model[name].dtype), model[name])
+        for name, value in sharded["best"].items()
+    )
 
 
 def stop(folder: Path, process: subprocess.Popen, target: psutil.Process, name: str) -> None:
-    """Signal one process of a run; it is saved at the next step, every rank exits with 0, and nobody is left."""
-    processes, before = family(process), load_checkpoint(folder / "last.pt")["step"]
+    """Signal one process of a run.
+
+    It is saved at the next step, every rank exits with 0, and nobody is left.
+    """
+    processes = family(process)
+    before = load_checkpoint(folder / "last.pt")["step"]
     target.send_signal(getattr(signal, name))
     said = process.communicate(timeout=60)[1]
     assert not [p for p in processes if p.is_running()]
@@ -115,7 +137,7 @@ def stop(folder: Path, process: subprocess.Popen, target: psutil.Process, name: 
 
 @pytest.mark.parametrize(("name", "first"), [("SIGTERM", "ddp"), ("SIGUSR1", "fsdp")])
 def test_asked_to_stop_by_torchrun_and_gone_on_with_the_other_way(two_ranks, tmp_path, name, first):
-    """A checkpoint of DDP goes on in FSDP2 and the reverse, to the weights of the run that nothing stopped."""
+    """A checkpoint of DDP goes on in FSDP2 and the reverse, to the weights of an unstopped run."""
     options = ("--dtype=float64", "--epochs=10")
     process = start(tmp_path, *options, *["--shard"] * (first == "fsdp"))
     wait_for(tmp_path / "last.pt", process)
@@ -152,8 +174,10 @@ def test_not_a_number_on_one_rank_stops_all(tmp_path):
     assert said.count("the loss at step 0 is nan: there is no checkpoint yet") >= 2
 
 
-def killed_run(folder: Path, options: tuple[str, ...], rng: np.random.Generator, while_saving: bool) -> None:
-    """Start, and kill everything at a random moment of training; half of the draws in the middle of a write."""
+def killed_run(
+    folder: Path, options: tuple[str, ...], rng: np.random.Generator, while_saving: bool
+) -> None:
+    """Start, and kill everything at a random moment of training, or in the middle of a write."""
     process = start(folder, *options)
     wait_for(folder / "log.jsonl", process)
     time.sleep(rng.uniform(0, 2))
@@ -164,7 +188,9 @@ def killed_run(folder: Path, options: tuple[str, ...], rng: np.random.Generator,
     process.communicate()
 
 
-@pytest.mark.parametrize("draw", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 20))])
+@pytest.mark.parametrize(
+    "draw", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 20))]
+)
 def test_killed_at_a_random_moment(tmp_path, uninterrupted, draw):
     options, whole = uninterrupted
     rng = np.random.default_rng(draw)

@@ -11,15 +11,18 @@ import torch
 
 from giblet import cli
 from giblet.models import MultimodalAutoencoder
+from giblet.recipe import FULL_SIZE
+from giblet.runs import load_or_train
 from giblet.training import TrainingConfig, TrainingError, launch, load_checkpoint, load_model
 from giblet.training.launcher import _command
-from giblet.training.recipe import load_or_train
 
 LAUNCH = """
 import signal, sys
 from giblet.training import TrainingConfig, launch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as a kernel has it, also where the shell ignores it
-launch(sys.argv[1], sys.argv[2], TrainingConfig(epochs=99_999, patience=99_999, checkpoint_every=1), n_ranks=2)
+# as a kernel has it, also where the shell ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+config = TrainingConfig(epochs=99_999, patience=99_999, checkpoint_every=1)
+launch(sys.argv[1], sys.argv[2], config, n_ranks=2)
 """
 
 
@@ -30,22 +33,26 @@ def test_command_gives_the_config_back(tmp_path, monkeypatch):
         seen.update(settings, data=data, config=config, run_dir=run_dir)
         raise SystemExit
 
-    monkeypatch.setattr(cli, "load_or_train", load_or_train)
-    config = replace(TrainingConfig(), epochs=3, learning_rate=1 / 3, micro_batches=4, shard=True, device="cpu")
+    monkeypatch.setattr("giblet.runs.load_or_train", load_or_train)
+    config = replace(
+        TrainingConfig(), epochs=3, learning_rate=1 / 3, micro_batches=4, shard=True, device="cpu"
+    )
     command = _command(tmp_path, tmp_path / "out", config, 4, full_size=True, direct=True)
     monkeypatch.setattr(sys, "argv", command[command.index("giblet.cli") :])
     with pytest.raises(SystemExit):
         cli.main()
     assert seen["config"] == config
     assert (seen["data"], seen["run_dir"]) == (tmp_path, tmp_path / "out/run")
-    assert seen["recipe"] is cli.FULL_SIZE
+    assert seen["recipe"] is FULL_SIZE
     assert seen["direct"] is True
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_nobody_is_left(simulated, tmp_path, name):
     """After an interrupt, as of a cell; after the kernel has died."""
-    launcher = subprocess.Popen([sys.executable, "-c", LAUNCH, simulated, tmp_path], stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, simulated, tmp_path], stderr=subprocess.PIPE, text=True
+    )
     while not (tmp_path / "run/last.pt").exists():
         assert launcher.poll() is None, launcher.stderr.read()
         time.sleep(0.05)
@@ -64,7 +71,9 @@ def test_nobody_is_left(simulated, tmp_path, name):
 
 
 def test_rank_that_fails_is_an_error(tmp_path, capsys):
-    with pytest.raises(TrainingError, match="training on 2 ranks ended with exit code 1, see above"):
+    with pytest.raises(
+        TrainingError, match="training on 2 ranks ended with exit code 1, see above"
+    ):
         launch(tmp_path / "nowhere", tmp_path, TrainingConfig(epochs=1), n_ranks=2)
     assert "nowhere" in capsys.readouterr().out
 

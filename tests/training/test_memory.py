@@ -18,7 +18,7 @@ def with_free(monkeypatch, gigabytes: float) -> None:
 
 
 def test_plan_counts_every_copy_of_the_weights(direct, monkeypatch):
-    """Weights, gradients, two moments and the best weights so far: 5 x 7.74 GB, beside the activations."""
+    """Weights, gradients, two moments and the best weights so far: 5 x 7.74 GB, and activations."""
     with_free(monkeypatch, 50)
     plan = check_memory(direct, 736, 32, CPU)
     activations = plan.parts["activations"]

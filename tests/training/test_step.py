@@ -9,7 +9,9 @@ from giblet.training.step import clip_gradients
 def test_clipping_is_that_of_torch(max_norm):
     models = [nn.Linear(5, 4), nn.Linear(5, 4)]
     for model, clip in zip(
-        models, (clip_gradients, lambda m, n: nn.utils.clip_grad_norm_(m.parameters(), n)), strict=True
+        models,
+        (clip_gradients, lambda m, n: nn.utils.clip_grad_norm_(m.parameters(), n)),
+        strict=True,
     ):
         for number, parameter in enumerate(model.parameters()):
             parameter.grad = torch.full_like(parameter, number + 1.0)

@@ -14,12 +14,14 @@ from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig, TrainingError, load_checkpoint, load_model
 from giblet.training.checkpoint import best_epoch
 from giblet.training.config import learning_rate_at
-from giblet.training.step import batch_loss, seed_of
+from giblet.training.step import seed_of
 
 
 def test_learns_a_planted_response(tmp_path):
     """Held-out r approaches the ceiling that the noise leaves; before training it is near 0."""
-    trainer = new_trainer(TrainingConfig(epochs=20, batch_size=16, learning_rate=5e-3), train=Planted(400))
+    trainer = new_trainer(
+        TrainingConfig(epochs=20, batch_size=16, learning_rate=5e-3), train=Planted(400)
+    )
     before = trainer.evaluate(trainer.val)["r"]
     history = trainer.fit(tmp_path, progress=False)
     assert abs(before) < 0.3
@@ -28,13 +30,15 @@ def test_learns_a_planted_response(tmp_path):
 
 
 def test_evaluate_against_direct_computation():
-    trainer, val = new_trainer(), Planted(40, seed=1)
+    trainer = new_trainer()
+    val = Planted(40, seed=1)
     scores = trainer.evaluate(val)
     with torch.no_grad():
         outputs = trainer.model(val.arrays["video"], val.arrays["audio"], val.arrays["text"])
         targets = [val.arrays[name] for name in ("fmri", "video", "audio", "text")]
         _, losses = trainer.model.compute_loss(outputs, *targets)
-    x, y = outputs["fmri_pred"].double().numpy(), val.arrays["fmri"].double().numpy()
+    x = outputs["fmri_pred"].double().numpy()
+    y = val.arrays["fmri"].double().numpy()
     r = np.mean([np.corrcoef(x[:, i], y[:, i])[0, 1] for i in range(20)])
     assert scores == pytest.approx(losses | {"r": r}, rel=1e-5)
 
@@ -48,7 +52,8 @@ def test_every_tr_once_an_epoch_in_a_new_order(tmp_path):
 
 
 def test_same_seed_same_numbers(tmp_path):
-    first, second = new_trainer(), new_trainer()
+    first = new_trainer()
+    second = new_trainer()
     other = new_trainer(replace(CONFIG, random_state=1))
     torch.manual_seed(7)
     history = first.fit(tmp_path / "a", progress=False)
@@ -69,7 +74,9 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(tmp_path, stop_after):
     history = whole.fit(tmp_path / "whole", progress=False)
     with pytest.raises(KeyboardInterrupt):
         new_trainer().fit(tmp_path / "run", interrupt, progress=False)
-    resumed = new_trainer(seed=9)  # other initial weights: they must come from the checkpoint, where there is one
+    resumed = new_trainer(
+        seed=9
+    )  # other initial weights: they must come from the checkpoint, where there is one
     if stop_after < CONFIG.checkpoint_every:
         resumed = new_trainer()
     assert resumed.fit(tmp_path / "run", progress=False) == history
@@ -85,7 +92,8 @@ class Signalling(Planted):
 
     def __init__(self, n_trs: int, batch: int, *signals: int):
         super().__init__(n_trs)
-        self.countdown, self.signals = batch, signals
+        self.countdown = batch
+        self.signals = signals
 
     def __getitem__(self, index: list[int]) -> dict:
         self.countdown -= 1
@@ -95,7 +103,9 @@ class Signalling(Planted):
 
 
 @pytest.mark.parametrize("batch", [2, 10, 13])  # in the first epoch, at the end of one, within one
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGUSR1, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGUSR1, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
 def test_asked_to_stop_it_saves_within_the_epoch(tmp_path, capsys, batch, number, error):
     before = signal.getsignal(number)
     with pytest.raises(error) as stop:
@@ -104,15 +114,20 @@ def test_asked_to_stop_it_saves_within_the_epoch(tmp_path, capsys, batch, number
     assert signal.getsignal(number) is before
     assert load_checkpoint(tmp_path / "run/last.pt")["step"] == batch
     assert f"saved step {batch} in" in capsys.readouterr().err
-    whole, resumed = new_trainer(), new_trainer(seed=9)
-    assert resumed.fit(tmp_path / "run", progress=False) == whole.fit(tmp_path / "whole", progress=False)
+    whole = new_trainer()
+    resumed = new_trainer(seed=9)
+    assert resumed.fit(tmp_path / "run", progress=False) == whole.fit(
+        tmp_path / "whole", progress=False
+    )
     assert_same(state_of(whole), state_of(resumed))
     assert sorted(resumed.train.seen[: 70 - 14 * (batch % 5)]) != list(range(70)) or batch % 5 == 0
 
 
 def test_second_interrupt_is_answered_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        new_trainer(train=Signalling(70, 2, signal.SIGINT, signal.SIGINT)).fit(tmp_path, progress=False)
+        new_trainer(train=Signalling(70, 2, signal.SIGINT, signal.SIGINT)).fit(
+            tmp_path, progress=False
+        )
     assert not (tmp_path / "last.pt").exists()
 
 
@@ -126,18 +141,20 @@ def test_ends_when_the_process_that_launched_it_has_ended(tmp_path, monkeypatch)
 
 
 def test_micro_batches_are_averaged(tmp_path):
-    """One step of SGD on three uneven micro-batches against the mean of their own gradients and statistics."""
+    """One step of SGD on three uneven micro-batches against the mean of their own gradients."""
     config = replace(CONFIG, epochs=1, batch_size=70, micro_batches=3, clip_norm=1e9)
-    trainer, single = new_trainer(config), new_trainer()
+    trainer = new_trainer(config)
+    single = new_trainer()
     trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1.0)
     order = torch.randperm(70, generator=torch.Generator().manual_seed(seed_of(0, 0, 0)))
-    gradients, running = [], []
+    gradients = []
+    running = []
     start = state_of(single)
     for micro, rows in enumerate(torch.tensor_split(order, 3)):
         single.model.load_state_dict(start)
         single.model.train().zero_grad()
         torch.manual_seed(seed_of(0, 1, 0, micro))
-        batch_loss(single.model, single.train[rows.tolist()])[0].backward()
+        single.model.batch_loss(single.train[rows.tolist()])[0].backward()
         gradients.append([len(rows) / 70 * p.grad for p in single.model.parameters()])
         running.append(single.model.decoder.trunk[0][1].running_mean.clone())
     trainer.fit(tmp_path, progress=False)
@@ -171,7 +188,9 @@ def history_of(r: list[float]) -> list[dict]:
 
 def test_best_epoch_is_that_of_the_highest_smoothed_r():
     lucky = [0.0, 0.0, 0.9, 0.0, 0.0, 0.3, 0.4, 0.5, 0.5, 0.5, 0.4]
-    assert best_epoch(history_of(lucky)) == 10  # mean of the last five .46; of the lucky one and two before it .30
+    assert (
+        best_epoch(history_of(lucky)) == 10
+    )  # mean of the last five .46; of the lucky one and two before it .30
     assert best_epoch(history_of([0.2] * 12)) == 0  # of equals the first
     assert best_epoch(history_of([0.1])) == 0
     assert best_epoch([{"val": {}}] * 7) == 6  # nothing to validate by
@@ -179,7 +198,10 @@ def test_best_epoch_is_that_of_the_highest_smoothed_r():
 
 def test_best_epoch_against_direct_means(rng):
     r = rng.standard_normal(60)
-    means = [sum(r[max(0, epoch - 4) : epoch + 1]) / len(r[max(0, epoch - 4) : epoch + 1]) for epoch in range(60)]
+    means = [
+        sum(r[max(0, epoch - 4) : epoch + 1]) / len(r[max(0, epoch - 4) : epoch + 1])
+        for epoch in range(60)
+    ]
     assert best_epoch(history_of(r.tolist())) == int(np.argmax(means))
 
 
@@ -188,9 +210,14 @@ def test_without_validation_trs_the_last_epoch_is_kept(tmp_path):
     history = trainer.fit(tmp_path, progress=False)
     assert len(history) == CONFIG.epochs
     assert all(entry["val"] == {} for entry in history)
-    best, last = (load_checkpoint(tmp_path / name)["model_state_dict"] for name in ("best.pt", "last.pt"))
+    best, last = (
+        load_checkpoint(tmp_path / name)["model_state_dict"] for name in ("best.pt", "last.pt")
+    )
     assert_same(best, last)
-    assert new_trainer(replace(CONFIG, patience=1), val=Planted(0)).fit(tmp_path, progress=False) == history
+    assert (
+        new_trainer(replace(CONFIG, patience=1), val=Planted(0)).fit(tmp_path, progress=False)
+        == history
+    )
 
 
 def test_validation_r_is_of_the_voxels_that_subjects_share(tmp_path, rng):
@@ -200,7 +227,8 @@ def test_validation_r_is_of_the_voxels_that_subjects_share(tmp_path, rng):
     fmri = np.concatenate([shared + np.zeros((4, 300, 10)), np.zeros((4, 300, 10))], axis=2)
     fmri += 0.5 * rng.standard_normal(fmri.shape)
     train, val = (
-        MultimodalDataset.from_arrays(text=text, fmri=fmri, split=split, average=True) for split in ("train", "val")
+        MultimodalDataset.from_arrays(text=text, fmri=fmri, split=split, average=True)
+        for split in ("train", "val")
     )
     model = MultimodalAutoencoder(**train.model_dims, bottleneck_dim=4, width=1 / 32)
     trainer = Trainer(model, train, val, TrainingConfig(epochs=2, device="cpu"))
@@ -216,7 +244,9 @@ def test_validation_r_is_of_the_voxels_that_subjects_share(tmp_path, rng):
 def test_not_a_number_stops_the_run(tmp_path):
     trainer = new_trainer()
     trainer.train.arrays["fmri"][3] = float("nan")
-    with pytest.raises(TrainingError, match=r"loss at step [0-4] is nan: there is no checkpoint yet"):
+    with pytest.raises(
+        TrainingError, match=r"loss at step [0-4] is nan: there is no checkpoint yet"
+    ):
         trainer.fit(tmp_path, progress=False)
     assert not (tmp_path / "last.pt").exists()
 
@@ -229,14 +259,20 @@ def test_gradient_is_clipped(tmp_path, monkeypatch):
         norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    new_trainer(TrainingConfig(epochs=1, batch_size=16, clip_norm=0.01)).fit(tmp_path, progress=False)
+    new_trainer(TrainingConfig(epochs=1, batch_size=16, clip_norm=0.01)).fit(
+        tmp_path, progress=False
+    )
     assert norms == pytest.approx([0.01] * 5, rel=1e-3)
 
 
 def test_bfloat16_arithmetic_keeps_float32_weights(tmp_path):
     config = replace(CONFIG, precision="bf16")
-    half, full = new_trainer(config), new_trainer()
-    losses = [t.fit(tmp_path / t.config.precision, progress=False)[-1]["val"]["total"] for t in (half, full)]
+    half = new_trainer(config)
+    full = new_trainer()
+    losses = [
+        t.fit(tmp_path / t.config.precision, progress=False)[-1]["val"]["total"]
+        for t in (half, full)
+    ]
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
@@ -245,13 +281,20 @@ def test_bfloat16_arithmetic_keeps_float32_weights(tmp_path):
 @pytest.fixture
 def in_span(tmp_path, rng) -> dict:
     """Two data sets of the same arrays, and the bases of the first."""
-    arrays = {name: rng.standard_normal((150, width)) for name, width in WIDTHS.items() if name != "fmri"}
+    arrays = {
+        name: rng.standard_normal((150, width)) for name, width in WIDTHS.items() if name != "fmri"
+    }
     latents = rng.standard_normal((150, 3))
-    arrays |= {"video": latents @ rng.standard_normal((3, 200)), "fmri": rng.standard_normal((3, 150, 170))}
+    arrays |= {
+        "video": latents @ rng.standard_normal((3, 200)),
+        "fmri": rng.standard_normal((3, 150, 170)),
+    }
     arrays["video"] += 0.1 * rng.standard_normal((150, 200))
     arrays["fmri"] += latents @ rng.standard_normal((3, 170))
     settings = {"average": True, "fractions": (0.6, 0.2, 0.2)}
-    data = {s: MultimodalDataset.from_arrays(**arrays, split=s, **settings) for s in ("train", "val")}
+    data = {
+        s: MultimodalDataset.from_arrays(**arrays, split=s, **settings) for s in ("train", "val")
+    }
     return data | {"span": fit_span(data["train"], tmp_path / "bases", progress=False)}
 
 
@@ -263,7 +306,7 @@ def span_trainer(in_span: dict, seed: int = 0) -> Trainer:
 
 
 def test_span_model_trains_and_its_scores_are_those_of_the_full_size_one(in_span, tmp_path):
-    """Held-out losses and the r of voxels, against the materialised model on the data set itself."""
+    """Held-out losses and the r of voxels, against the materialised model on the data set."""
     trainer = span_trainer(in_span)
     history = trainer.fit(tmp_path / "run", progress=False)
     assert history[-1]["train"]["total"] < history[0]["train"]["total"]
@@ -290,7 +333,8 @@ def test_span_run_resumes_and_loads(in_span, tmp_path):
 
 
 def test_bases_that_moved_are_asked_for(in_span, tmp_path):
-    trainer, path = span_trainer(in_span), in_span["span"].path
+    trainer = span_trainer(in_span)
+    path = in_span["span"].path
     trainer.fit(tmp_path / "run", progress=False)
     moved = path.rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match="holds no bases"):
@@ -303,7 +347,9 @@ def test_bases_that_moved_are_asked_for(in_span, tmp_path):
 
 def test_run_in_other_bases_is_refused(in_span, tmp_path):
     span_trainer(in_span).fit(tmp_path / "run", progress=False)
-    other = in_span | {"span": fit_span(in_span["train"], tmp_path / "bases", dtype=np.float64, progress=False)}
+    other = in_span | {
+        "span": fit_span(in_span["train"], tmp_path / "bases", dtype=np.float64, progress=False)
+    }
     with pytest.raises(ValueError, match=r"span=.*choose another folder"):
         span_trainer(other).fit(tmp_path / "run", progress=False)
 

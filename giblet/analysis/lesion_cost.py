@@ -1,28 +1,27 @@
 """What a lesion costs beside lesions of the same size at random places."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from giblet.analysis.lesions import LesionScores
-from giblet.analysis.statistics import PRECISION, p_values, z_scores
+from giblet.analysis.chance import PRECISION, p_values, z_scores
 from giblet.data import MultimodalDataset
 
 
 @dataclass(frozen=True)
 class LesionEffect:
-    """What one lesion costs in one modality: score of the intact brain minus score of the lesioned one.
+    """What one lesion costs in one modality: intact minus lesioned score.
 
     Parameters
     ----------
     intact, lesioned : (n_trs,)
-        Scores, see `LesionScores`.
+        Scores, see `Brain`.
     null : (n_permute,)
         Mean cost of random lesions of the same size.
     mode : 'without' or 'only'
-        What a lesion shows: that it costs more than random ones, or, where only a region is left, that it costs less.
+        What a lesion shows: that it costs more than random ones, or, where only a region is left,
+        that it costs less.
     """
 
     intact: np.ndarray
@@ -73,79 +72,39 @@ def mean_cost(intact: np.ndarray, lesioned: np.ndarray) -> np.ndarray:
         return mean_over_trs(np.asarray(intact, np.float64) - lesioned)
 
 
-def random_regions(coordinates: np.ndarray, size: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Contiguous regions at random places: the `size` voxels nearest to a random one, (n_draws, n_voxels) bool.
+def random_regions(
+    coordinates: np.ndarray, size: int, n_draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Contiguous regions at random places: (n_draws, n_voxels) bool.
+
+    Each holds the `size` voxels nearest to a random one.
 
     Parameters
     ----------
     coordinates : (n_voxels, 3)
         In mm.
     """
-    _, nearest = cKDTree(coordinates).query(coordinates[rng.integers(len(coordinates), size=n_draws)], k=size)
+    _, nearest = cKDTree(coordinates).query(
+        coordinates[rng.integers(len(coordinates), size=n_draws)], k=size
+    )
     regions = np.zeros((n_draws, len(coordinates)), bool)
     np.put_along_axis(regions, nearest.reshape(n_draws, size), True, axis=1)
     return regions
 
 
-def random_lesions(dataset: MultimodalDataset, size: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+def random_lesions(
+    dataset: MultimodalDataset, size: int, n_draws: int, rng: np.random.Generator
+) -> np.ndarray:
     """Lesions of `size` voxels at random places: (n_draws, n_voxels) bool.
 
-    They are contiguous, see `random_regions`, where the data set knows the coordinates of its voxels; of arrays that
-    have none, any voxels or parcels are drawn together.
+    They are contiguous, see `random_regions`, where the data set knows the coordinates of its
+    voxels; of arrays that have none, any voxels or parcels are drawn together.
     """
     if dataset.coordinates is not None:
         return random_regions(dataset.coordinates, size, n_draws, rng)
     n_voxels = dataset.model_dims["n_voxels"]
     order = rng.random((n_draws, n_voxels)).argsort(axis=1)
     return order.argsort(axis=1) < size
-
-
-def mean_costs(
-    intact: dict[str, np.ndarray],
-    lesioned: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """Mean cost of each lesion, {name: (n_lesions,)}.
-
-    Parameters
-    ----------
-    intact : {name: (1, n_trs)}
-    lesioned : {name: (n_lesions, n_trs)}
-        Scores, see `LesionScores`.
-    """
-    return {name: mean_cost(intact[name], lesioned[name]) for name in intact}
-
-
-def no_null(names: Sequence[str], n_permute: int) -> dict[str, np.ndarray]:
-    """The null of a lesion of nothing, which has none: {name: (n_permute,) of NaN}."""
-    return {name: np.full(n_permute, np.nan) for name in names}
-
-
-def region_null(
-    scores: LesionScores, size: int, n_permute: int = 199, random_state: int = 0, **lesion
-) -> dict[str, np.ndarray]:
-    """Costs of `random_lesions` of `size` voxels: {name: (n_permute,)}; NaN of none."""
-    if size == 0:
-        return no_null(scores.names, n_permute)
-    regions = random_lesions(scores.dataset, size, n_permute, np.random.default_rng(random_state))
-    return mean_costs(scores.intact, scores.of_regions(regions, **lesion))
-
-
-def unit_null(
-    scores: LesionScores, size: int, n_permute: int = 199, random_state: int = 0, **lesion
-) -> dict[str, np.ndarray]:
-    """Costs of `size` units at random: {name: (n_permute,)}; NaN of none."""
-    if size == 0:
-        return no_null(scores.names, n_permute)
-    rng, n_units = np.random.default_rng(random_state), scores.bottleneck.shape[1]
-    groups = [rng.choice(n_units, size, replace=False) for _ in range(n_permute)]
-    return mean_costs(scores.intact, scores.of_units(groups, **lesion))
-
-
-def lesion_effects(
-    scores: LesionScores, lesioned: dict[str, np.ndarray], null: dict[str, np.ndarray], mode: str = "without"
-) -> dict[str, LesionEffect]:
-    """Effects of one lesion by modality, from its scores {name: (1, n_trs)} and its null {name: (n_permute,)}."""
-    return {name: LesionEffect(scores.intact[name][0], lesioned[name][0], null[name], mode) for name in scores.names}
 
 
 def size_bin(size: int, n_voxels: int, ratio: float = 1.25) -> int:

@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anywidget
 import ipywidgets as widgets
@@ -12,36 +13,34 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from giblet.analysis.lesion_effects import (
-    LesionEffect,
-    lesion_effects,
-    mean_costs,
-    mean_over_trs,
-    no_null,
-    random_lesions,
-    size_bin,
-)
-from giblet.analysis.lesions import FILLS, MODES, LesionScores
-from giblet.analysis.regions import Regions
-from giblet.analysis.sweeps import decoding_failures, intact_table
+from giblet.analysis.dissociation import decoding_failures, intact_table
+from giblet.analysis.lesion_cost import LesionEffect, mean_over_trs, size_bin
+from giblet.analysis.lesions import FILLS, MODES, N_PERMUTE, Brain, Lesion, lesion_effects
 from giblet.data import MultimodalDataset
-from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.models import MultimodalAutoencoder
 from giblet.plotting.brain import BrainPicture
 from giblet.plotting.media import embed_sounds
+from giblet.plotting.style import styled
+from giblet.regions import Regions, regions_of
 
 SOURCES = ("measured", "predicted")
-N_DECODES = 4000  # of a live null: fewer TRs where the movie is long, so that bars follow within seconds
+N_DECODES = (
+    4000  # of a live null: fewer TRs where the movie is long, so that bars follow within seconds
+)
 SETTLE_SECONDS = 0.4  # after the last change, sound, text and bars follow
 
 
 class ClickableImage(anywidget.AnyWidget):
-    """A PNG that tells where it was clicked: `clicked` is [x, y] in 0..1 from the top left, and a count."""
+    """A PNG that tells where it was clicked.
+
+    `clicked` is [x, y] in 0..1 from the top left, and a count.
+    """
 
     png = traitlets.Bytes().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     clicked = traitlets.List(traitlets.Float()).tag(sync=True)
     _esm = """
-    export function render({ model, el }) {
+    function render({ model, el }) {
       const image = document.createElement("img");
       image.style.maxWidth = "100%";
       image.style.cursor = "pointer";
@@ -53,7 +52,8 @@ class ClickableImage(anywidget.AnyWidget):
       let count = 0;
       image.addEventListener("click", (event) => {
         const box = image.getBoundingClientRect();
-        const place = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+        const across = (event.clientX - box.left) / box.width;
+        const place = [across, (event.clientY - box.top) / box.height];
         model.set("clicked", [...place, ++count]);
         model.save_changes();
       });
@@ -62,6 +62,7 @@ class ClickableImage(anywidget.AnyWidget):
       el.appendChild(image);
       return () => { model.off("change:png", draw); URL.revokeObjectURL(image.src); };
     }
+    export default { render };
     """
 
 
@@ -75,19 +76,21 @@ def encode_png(picture: np.ndarray) -> bytes:
 class LesionExplorer:
     """Lesion bottleneck units and brain regions and see, hear and read the movie change.
 
-    Display `widget`. The picture follows every change at once; sound, text and the bars of the effect follow when the
-    controls rest. Below a bar stands the intact score: where it is no better than that of the training mean, a
-    sentence on top says that its lesions mean nothing. `close()` ends it.
+    Display `widget`. The picture follows every change at once; sound, text and the bars of the
+    effect follow when the controls rest. Below a bar stands the intact score: where it is no better
+    than that of the training mean, a sentence on top says that its lesions mean nothing. `close()`
+    ends it.
 
-    A data set of arrays shows what it has: the film where its video is frames, the brain where coordinates are known,
-    and the bars in any case.
+    A data set of arrays shows what it has: the film where its video is frames, the brain where
+    coordinates are known, and the bars in any case.
 
     Parameters
     ----------
     model : MultimodalAutoencoder
     dataset : MultimodalDataset with `average=True`
         Held-out TRs alone.
-    regions : Regions
+    regions : Regions, optional
+        Default those of the data set, see `regions_of`.
     n_permute : int
         Random lesions of a null.
     random_state : int
@@ -98,26 +101,33 @@ class LesionExplorer:
         self,
         model: MultimodalAutoencoder,
         dataset: MultimodalDataset,
-        regions: Regions,
-        n_permute: int = 199,
+        regions: Regions | None = None,
+        n_permute: int = N_PERMUTE,
         random_state: int = 0,
     ):
-        self.model, self.dataset, self.regions = model, dataset, regions
-        self.n_permute, self.random_state = n_permute, random_state
-        self.scores = {source: LesionScores(model, dataset, source) for source in SOURCES}
+        self.model = model
+        self.dataset = dataset
+        self.regions = regions or regions_of(dataset)
+        self.n_permute = n_permute
+        self.random_state = random_state
+        self.brains = {source: Brain(model, dataset, source) for source in SOURCES}
         self.n_voxels = dataset.model_dims["n_voxels"]
-        self.brain = None if dataset.coordinates is None else BrainPicture(dataset.coordinates)
+        places = dataset.coordinates
+        self.cortex = None if places is None else BrainPicture(places)
         self.has_film = "video" in dataset.present and dataset.video_processor is not None
         self.nulls: dict[tuple, dict] = {}
         self.changes: dict[tuple, torch.Tensor] = {}  # what each region adds to the bottleneck
-        self._lock, self._timer, self._closed = threading.RLock(), None, False
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._closed = False
         self._controls()
         self._outputs()
         self.draw()
         self.settle()
 
     def _controls(self) -> None:
-        n_units, names = self.scores["measured"].bottleneck.shape[1], self.regions.names
+        n_units = self.brains["measured"].bottleneck.shape[1]
+        names = self.regions.names
         style = {"description_width": "90px"}
         wide = {"layout": widgets.Layout(width="420px"), "style": style}
         buttons = {"layout": widgets.Layout(display="flex"), "style": style}
@@ -125,35 +135,58 @@ class LesionExplorer:
         self.play = widgets.Play(min=0, max=self.dataset.n_trs - 1, interval=400)
         self._link = widgets.jslink((self.play, "value"), (self.tr, "value"))
         self.source = widgets.ToggleButtons(options=SOURCES, description="brain", **buttons)
-        self.units = widgets.IntRangeSlider(value=(0, 0), min=0, max=n_units, description="units", **wide)
-        self.region = widgets.SelectMultiple(options=names, rows=min(8, len(names)), description="regions", **wide)
+        self.units = widgets.IntRangeSlider(
+            value=(0, 0), min=0, max=n_units, description="units", **wide
+        )
+        self.region = widgets.SelectMultiple(
+            options=names, rows=min(8, len(names)), description="regions", **wide
+        )
         self.mode = widgets.ToggleButtons(options=MODES, description="lesion", **buttons)
         self.fill = widgets.Dropdown(options=FILLS, description="fill", **wide)
-        self.strength = widgets.FloatSlider(1.0, min=0, max=1, step=0.05, description="strength", **wide)
-        self.controls = (self.tr, self.source, self.units, self.region, self.mode, self.fill, self.strength)
+        self.strength = widgets.FloatSlider(
+            1.0, min=0, max=1, step=0.05, description="strength", **wide
+        )
+        self.controls = (
+            self.tr,
+            self.source,
+            self.units,
+            self.region,
+            self.mode,
+            self.fill,
+            self.strength,
+        )
         for control in self.controls:
             control.observe(self._changed, "value")
 
     def _outputs(self) -> None:
-        label = "SIMULATED data: " if self.dataset.simulated else ""
+        label = self.dataset.label
         shown = {True: None, False: "none"}
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(width="860px", display=shown[self.has_film]))
-        self.picture_brain = ClickableImage(alt="cortex, lesion in red; click a region to lesion it")
-        self.picture_brain.layout.display = shown[self.brain is not None]
+        self.picture = widgets.Image(
+            format="png", layout=widgets.Layout(width="860px", display=shown[self.has_film])
+        )
+        self.picture_brain = ClickableImage(
+            alt="cortex, lesion in red; click a region to lesion it"
+        )
+        self.picture_brain.layout.display = shown[self.cortex is not None]
         self.picture_brain.observe(self._clicked, "clicked")
         bars = widgets.Layout(width="336px", height="192px", flex="0 0 auto")
         self.bars = widgets.Image(format="png", layout=bars)
-        self.sounds, self.words, self.title = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.failures = widgets.HTML("<br>".join(decoding_failures(intact_table(self.scores))))
+        self.sounds = widgets.HTML()
+        self.words = widgets.HTML()
+        self.title = widgets.HTML()
+        self.failures = widgets.HTML("<br>".join(decoding_failures(intact_table(self.brains))))
         if self.has_film:
-            self.title.value = (
-                f"<b>{label}film &nbsp;|&nbsp; intact &nbsp;|&nbsp; lesioned &nbsp;|&nbsp; difference</b>"
-            )
-        left = widgets.VBox([widgets.HBox([self.tr, self.play]), self.source, self.units, self.region])
+            names = (f"{label}film", "intact", "lesioned", "difference")
+            self.title.value = f"<b>{' &nbsp;|&nbsp; '.join(names)}</b>"
+        left = widgets.VBox(
+            [widgets.HBox([self.tr, self.play]), self.source, self.units, self.region]
+        )
         right = widgets.VBox([self.mode, self.fill, self.strength, self.picture_brain])
         right.layout.width = "440px"
         below = widgets.HBox([self.bars, widgets.VBox([self.words, self.sounds])])
-        wrap = widgets.Layout(flex_flow="row wrap")  # a narrow page shows the columns below each other
+        wrap = widgets.Layout(
+            flex_flow="row wrap"
+        )  # a narrow page shows the columns below each other
         above = widgets.HBox([left, right], layout=wrap)
         self.widget = widgets.VBox([self.failures, above, self.title, self.picture, below])
 
@@ -168,9 +201,11 @@ class LesionExplorer:
                 self._timer.start()
 
     def _clicked(self, change) -> None:
+        if self.cortex is None:
+            return
         x, y, _ = change["new"]
-        height, width = self.brain.voxel.shape
-        voxel = self.brain.voxel[min(int(y * height), height - 1), min(int(x * width), width - 1)]
+        height, width = self.cortex.voxel.shape
+        voxel = self.cortex.voxel[min(int(y * height), height - 1), min(int(x * width), width - 1)]
         label = -1 if voxel < 0 else self.regions.labels[voxel]
         if label >= 0:
             chosen = set(self.region.value) ^ {self.regions.names[label]}
@@ -179,22 +214,42 @@ class LesionExplorer:
     @property
     def lesioned_voxels(self) -> np.ndarray:
         """(n_voxels,) bool of the chosen regions."""
-        return np.isin(self.regions.labels, [self.regions.names.index(name) for name in self.region.value])
+        return np.isin(
+            self.regions.labels, [self.regions.names.index(name) for name in self.region.value]
+        )
 
     @property
     def lesioned_units(self) -> np.ndarray:
         """Indices of the chosen units, first included, last excluded."""
         return np.arange(*self.units.value)
 
-    def bottleneck(self, rows: Sequence[int]) -> torch.Tensor:
+    @property
+    def brain(self) -> Brain:
+        """The chosen brain, intact."""
+        return self.brains[self.source.value]
+
+    @property
+    def lesion(self) -> Lesion:
+        """The lesion of the controls."""
+        return Lesion(
+            self.brain,
+            self.lesioned_voxels,
+            self.lesioned_units,
+            self.fill.value,
+            self.strength.value,
+            self.mode.value,
+        )
+
+    def bottleneck(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """Bottleneck of some TRs with the lesion of the controls: (n_rows, bottleneck_dim)."""
-        scores, fill = self.scores[self.source.value], self.fill.value
-        if (self.source.value, fill) not in self.changes:
-            regions = (self.regions.voxels(name) for name in self.regions.names)
-            self.changes[self.source.value, fill] = torch.stack([scores.change(region, fill) for region in regions])
+        fill = self.fill.value
+        key = (self.source.value, fill)
+        if key not in self.changes:
+            masks = (self.regions.voxels(name) for name in self.regions.names)
+            self.changes[key] = torch.stack([self.brain.change(mask, fill) for mask in masks])
         chosen = [self.regions.names.index(name) for name in self.region.value]
-        change = self.changes[self.source.value, fill][chosen].sum(0) if chosen else None
-        lesioned = scores.changed(change, self.lesioned_units, fill, self.strength.value, self.mode.value)
+        change = self.changes[key][chosen].sum(0) if chosen else None
+        lesioned = self.brain.changed(self.lesion, change)
         return lesioned[torch.as_tensor(np.asarray(rows))]
 
     @torch.inference_mode()
@@ -202,35 +257,32 @@ class LesionExplorer:
         """The middle frame that each row gives: (n_rows, *frame_shape)."""
         video = self.dataset.video_processor
         n_pixels = int(np.prod(video.frame_shape))
-        middle = video.n_frames // 2 - int(self.dataset.offsets[0]) * video.n_frames  # after the TRs of context
-        part = slice(middle * n_pixels, (middle + 1) * n_pixels)
-        recon = self.scores[self.source.value].core.decoder(bottleneck)[0]
-        if isinstance(self.model, SpanAutoencoder) and self.model.video_basis.vectors is not None:
-            frames = recon @ self.model.video_basis.vectors[part].T
-        else:
-            frames = recon[:, part]
+        before = -int(self.dataset.offsets[0]) * video.n_frames  # of the TRs of context
+        middle = before + video.n_frames // 2
+        pixels = slice(middle * n_pixels, (middle + 1) * n_pixels)
+        frames = self.model.decode_pixels(bottleneck, pixels)
         return frames.float().cpu().numpy().reshape(-1, *video.frame_shape)
 
     def draw(self) -> None:
-        """The pictures: film, intact, lesioned and their difference; and the lesion on the brain."""
+        """Draw the movie, intact, lesioned and their difference, and the lesion on the brain."""
         with self._lock:
             if self.has_film:
                 self._draw_film(self.tr.value)
-            if self.brain is None:
+            if self.cortex is None:
                 return
             voxels = self.lesioned_voxels
             hurt = ~voxels if self.mode.value == "only" and voxels.any() else voxels
-            self.picture_brain.png = encode_png(self.brain.paint({(214, 39, 40): hurt}))
+            self.picture_brain.png = encode_png(self.cortex.paint({(214, 39, 40): hurt}))
 
     def _draw_film(self, row: int) -> None:
-        scores = self.scores[self.source.value]
-        intact, lesioned = self._frames(torch.cat([scores.bottleneck[[row]], self.bottleneck([row])]))
+        both = torch.cat([self.brain.bottleneck[[row]], self.bottleneck([row])])
+        intact, lesioned = self._frames(both)
         video = self.dataset.video_processor
-        film = self.dataset.features.video[self.dataset.tr_index[row]].reshape(-1, *video.frame_shape)
-        shown = [film[video.n_frames // 2] / np.float32(255), intact, lesioned, 0.5 + lesioned - intact]
-        picture = np.concatenate(
-            [np.pad(x, ((0, 0), (0, 4)) + ((0, 0),) * (x.ndim - 2), constant_values=1) for x in shown], 1
-        )
+        film = self.dataset.features.video[self.dataset.tr_index[row]]
+        frame = film.reshape(-1, *video.frame_shape)[video.n_frames // 2] / np.float32(255)
+        shown = [frame, intact, lesioned, 0.5 + lesioned - intact]
+        gap = ((0, 0), (0, 4)) + ((0, 0),) * (frame.ndim - 2)
+        picture = np.concatenate([np.pad(x, gap, constant_values=1) for x in shown], axis=1)
         self.picture.value = encode_png((picture.clip(0, 1) * 255).astype(np.uint8))
 
     def settle(self) -> None:
@@ -238,10 +290,11 @@ class LesionExplorer:
         with self._lock:
             if self._closed:
                 return
-            row, scores = self.tr.value, self.scores[self.source.value]
+            row = self.tr.value
             with torch.inference_mode():
-                both = torch.cat([scores.bottleneck[[row]], self.bottleneck([row])])
-                outputs = {name: values.cpu() for name, values in scores.core.decode(both).items()}
+                both = torch.cat([self.brain.bottleneck[[row]], self.bottleneck([row])])
+                decoded = self.model.core.decode(both)
+                outputs = {name: values.cpu() for name, values in decoded.items()}
             if "text" in self.dataset.present and self.dataset.text_processor is not None:
                 self._tell(outputs["text_recon"].float(), row)
             if "audio" in self.dataset.present and self.dataset.audio_processor is not None:
@@ -250,48 +303,43 @@ class LesionExplorer:
 
     def _tell(self, text: torch.Tensor, row: int) -> None:
         film = self.dataset.stimulus("text", self.dataset.tr_index[[row]])
-        own = self.dataset.own("text", torch.cat([film, text]))
+        own = self.dataset.without_context("text", torch.cat([film, text]))
         nearest = self.dataset.text_processor.features_to_text(own)
         lines = zip(("film", "intact", "lesioned"), nearest, strict=True)
-        self.words.value = "<br>".join(f"<b>{name}</b>: {best[0][0]} ({best[0][1]:.2f})" for name, best in lines)
+        self.words.value = "<br>".join(
+            f"<b>{name}</b>: {best[0][0]} ({best[0][1]:.2f})" for name, best in lines
+        )
 
     def _sound(self, audio: torch.Tensor, row: int) -> None:
         film = self.dataset.stimulus("audio", self.dataset.tr_index[[row]])
-        own = [self.dataset.own("audio", values) for values in (film, audio[:1], audio[1:])]
+        own = [
+            self.dataset.without_context("audio", values) for values in (film, audio[:1], audio[1:])
+        ]
         parts = zip(("film", "intact", "lesioned"), own, strict=True)
         sounds = {name: self.dataset.audio_processor.features_to_sound(x) for name, x in parts}
         self.sounds.value = embed_sounds(sounds).data
 
-    def effects(self) -> dict:
-        """{modality: LesionEffect} of the lesion of the controls, over TRs spread through the split."""
+    def effects(self) -> dict[str, LesionEffect]:
+        """Effect in each modality of the lesion of the controls, over TRs spread over the split."""
         n_rows = min(self.dataset.n_trs, max(8, N_DECODES // self.n_permute))
         rows = np.linspace(0, self.dataset.n_trs - 1, n_rows).astype(int)
-        scores = self.scores[self.source.value].at(rows)
-        lesioned = scores.of_bottlenecks(self.bottleneck(rows)[None])
-        return lesion_effects(scores, lesioned, self._null(scores), self.mode.value)
+        brain = self.brain.at(rows)
+        lesioned = brain.of_bottlenecks(self.bottleneck(rows)[None])
+        scores = {name: values[0] for name, values in lesioned.items()}
+        lesion = replace(self.lesion, brain=brain)
+        return lesion_effects(lesion, scores, self._null(lesion))
 
-    def _null(self, scores: LesionScores) -> dict[str, np.ndarray]:
-        """Costs of as large random lesions, and as many random units; kept for the next time.
-
-        NaN where nothing is lesioned.
-        """
-        n_voxels, n_units = int(self.lesioned_voxels.sum()), len(self.lesioned_units)
-        if n_voxels == 0 and n_units == 0:
-            return no_null(scores.names, self.n_permute)
-        size = size_bin(n_voxels, self.n_voxels)
-        settings = (self.fill.value, self.strength.value, self.mode.value)
-        key = (self.source.value, size, n_units, *settings)
+    def _null(self, lesion: Lesion) -> dict[str, np.ndarray]:
+        """Costs of about as large random lesions; kept for the next time."""
+        size = size_bin(lesion.n_voxels, self.n_voxels)
+        how = (self.source.value, lesion.fill, lesion.strength, lesion.mode)
+        key = (size, lesion.n_units, *how)
         if key not in self.nulls:
-            rng = np.random.default_rng(self.random_state)
-            none = np.zeros((self.n_permute, self.n_voxels), bool)
-            voxels = random_lesions(self.dataset, size, self.n_permute, rng) if size else none
-            every = scores.bottleneck.shape[1]
-            units = [rng.choice(every, n_units, replace=False) for _ in range(self.n_permute)]
-            drawn = [scores.lesioned(v, u, *settings) for v, u in zip(voxels, units, strict=True)]
-            found = scores.of_bottlenecks(torch.stack(drawn))
-            self.nulls[key] = mean_costs(scores.intact, found)
+            as_large = replace(lesion, mask=np.arange(self.n_voxels) < size)
+            self.nulls[key] = as_large.null(self.n_permute, self.random_state)
         return self.nulls[key]
 
+    @styled
     def _draw_bars(self) -> None:
         effects = self.effects()
         figure = Figure(figsize=(4.2, 2.4), dpi=80, layout="constrained")
@@ -303,13 +351,20 @@ class LesionExplorer:
         lost = np.array([effect.effect for effect in effects.values()])
         lost = np.where(np.isfinite(lost), lost, np.nan)
         ax.bar(place, lost, color="tab:red", width=0.5, label="this lesion")
-        ax.bar(place, high - low, bottom=low, width=0.8, color="0.6", alpha=0.6, label="95 % of random ones")
+        ax.bar(
+            place,
+            high - low,
+            bottom=low,
+            width=0.8,
+            color="0.6",
+            alpha=0.6,
+            label="95 % of random ones",
+        )
         ax.axhline(0, color="0.3", lw=1)
         told = [self._tell_effect(name, effect) for name, effect in effects.items()]
         ax.set_xticks(place, told, fontsize="small")
         ax.set_ylabel("lost (R2; text: cosine)", fontsize="small")
-        label = "SIMULATED data" if self.dataset.simulated else ""
-        ax.set_title(f"{label} {self.source.value} brain".strip(), fontsize="small")
+        ax.set_title(f"{self.dataset.label}{self.source.value} brain", fontsize="small")
         ax.legend(frameon=False, fontsize="x-small")
         png = io.BytesIO()
         figure.savefig(png, format="png")

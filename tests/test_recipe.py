@@ -1,40 +1,15 @@
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from giblet.data import MultimodalDataset, fit_span
+from giblet.data import MultimodalDataset, VideoProcessor, fit_span
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.recipe import FULL_SIZE, VIDEO, build_model, open_data
 from giblet.training import Trainer, TrainingConfig
-from giblet.training.recipe import FULL_SIZE, build_model, load_or_train, open_data
 
-CONFIG = TrainingConfig(epochs=2, batch_size=16)
 SMALL = {"width": 1 / 128, "bottleneck_dim": 8}
-
-
-@pytest.fixture
-def train(simulated):
-    def train(config: TrainingConfig = CONFIG, **settings):
-        return load_or_train(simulated, config, progress=False, **(SMALL | settings))
-
-    return train
-
-
-def test_trains_once(train, monkeypatch):
-    first = train()
-    monkeypatch.setattr("giblet.training.trainer.Trainer._train_step", lambda *_: pytest.fail("trained again"))
-    again = train()
-    assert again.folder == first.folder
-    assert again.history == first.history
-    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_other_settings_are_another_run(train):
-    runs = [train(), train(TrainingConfig(epochs=2, batch_size=8)), train(bottleneck_dim=4)]
-    assert len({run.folder for run in runs}) == 3
-    assert runs[2].model.get_config()["bottleneck_dim"] == 4
 
 
 def test_data_of_the_recipe(simulated):
@@ -42,6 +17,22 @@ def test_data_of_the_recipe(simulated):
     assert all(part.average for part in data.values())
     assert data["train"].model_dims["video_dim"] == 9 * 45 * 80
     assert sum(data[split].n_trs for split in ("train", "val", "test")) < data["all"].n_trs
+
+
+def test_settings_of_the_data_by_name(simulated):
+    settings = {"colour": True, "context": (1, 0), "subjects": ["sub-02"], "progress": False}
+    data = open_data(simulated, average=False, **settings)
+    assert data["all"].video_processor == replace(VIDEO, colour=True)
+    assert data["train"].model_dims["video_dim"] == 2 * 3 * 9 * 45 * 80
+    assert data["train"].subjects == ["sub-02"]
+    assert [data[name].average for name in ("train", "val", "test", "all")] == [
+        *(False, True, True, True),
+    ]
+    film = VideoProcessor(height=6, width=8, frame_skip=4)
+    coloured = open_data(simulated, video_processor=film, **settings)["all"]
+    assert coloured.video_processor == replace(film, colour=True)
+    again = open_data(data)
+    assert [again[name].average for name in data] == [data[name].average for name in data]
 
 
 def test_seed_gives_the_weights(simulated):
@@ -55,7 +46,9 @@ def test_seed_gives_the_weights(simulated):
 
 def test_span_where_there_are_fewer_trs_than_values(simulated):
     data = open_data(simulated, progress=False)["train"]
-    span, direct = (build_model(data, direct=direct, progress=False, **SMALL) for direct in (False, True))
+    span, direct = (
+        build_model(data, direct=direct, progress=False, **SMALL) for direct in (False, True)
+    )
     assert isinstance(span, SpanAutoencoder)
     assert type(direct) is MultimodalAutoencoder
     assert span.get_config() == direct.get_config()
@@ -64,38 +57,29 @@ def test_span_where_there_are_fewer_trs_than_values(simulated):
     assert type(build_model(wide, **SMALL)) is MultimodalAutoencoder
 
 
-def test_direct_run_is_another_run(train):
-    assert train().folder != train(direct=True).folder
-
-
 def test_full_size_recipe_is_the_full_size_model(simulated):
     data = open_data(simulated, FULL_SIZE, progress=False)["train"]
     with torch.device("meta"):
         model = build_model(data, recipe=FULL_SIZE, progress=False)
         full_size = MultimodalAutoencoder(audio_features=2048, n_voxels=data.model_dims["n_voxels"])
-        assert MultimodalAutoencoder(**model.get_config()).parameter_count() == full_size.parameter_count()
+        assert (
+            MultimodalAutoencoder(**model.get_config()).parameter_count()
+            == full_size.parameter_count()
+        )
     assert model.get_config()["measured_weight"] == 1
 
 
-def test_verdict_is_printed_and_logged_once(train, monkeypatch, capsys):
-    first = train(TrainingConfig(epochs=1, batch_size=16, random_state=5))
-    assert not first.verdict.above_chance
-    assert str(first.verdict) in capsys.readouterr().out
-    lines = [json.loads(line) for line in (first.folder / "log.jsonl").read_text().splitlines()]
-    assert [line.get("epoch") for line in lines] == [0, None]
-    assert lines[1]["kept"] == 0
-    assert lines[1]["verdict"]["n_trs"] == first.data["test"].n_trs
-    monkeypatch.setattr("giblet.training.recipe.judge", lambda *_: pytest.fail("judged again"))
-    again = train(TrainingConfig(epochs=1, batch_size=16, random_state=5))
-    assert str(again.verdict) == str(first.verdict)
-    assert str(first.verdict) in capsys.readouterr().out
-
-
 def test_layer_3_keeps_its_width_where_a_modality_is_absent(rng):
-    arrays = {"video": rng.random((150, 20)), "audio": rng.random((150, 6)), "text": rng.random((150, 9))}
+    arrays = {
+        "video": rng.random((150, 20)),
+        "audio": rng.random((150, 6)),
+        "text": rng.random((150, 9)),
+    }
     widths = {"video": 1 / 16 * 1.5, "audio": 3 / 8, "text": 3 / 8}
     for name, width in widths.items():
-        data = MultimodalDataset.from_arrays(**{name: arrays[name]}, fmri=rng.random((150, 5)), average=True)
+        data = MultimodalDataset.from_arrays(
+            **{name: arrays[name]}, fmri=rng.random((150, 5)), average=True
+        )
         model = build_model(data)
         assert model.get_config()["width"] == pytest.approx(width)
         assert model.encoder.to_features[0].in_features == 96
@@ -107,7 +91,8 @@ def test_layer_3_keeps_its_width_where_a_modality_is_absent(rng):
 @pytest.mark.parametrize("direct", [True, False])
 def test_constant_columns_train_as_if_they_were_not_there(rng, direct, tmp_path):
     """One modality, and the same with two constant columns: the same losses, weights and scores."""
-    text, fmri = rng.standard_normal((160, 9)), rng.standard_normal((3, 160, 200))
+    text = rng.standard_normal((160, 9))
+    fmri = rng.standard_normal((3, 160, 200))
     constant = {"video": np.full((160, 3), 0.5), "audio": np.zeros((160, 1))}
     histories = []
     for others in ({}, constant):
@@ -118,7 +103,11 @@ def test_constant_columns_train_as_if_they_were_not_there(rng, direct, tmp_path)
         torch.manual_seed(0)
         folder = tmp_path / str(len(histories))
         sizes = train.model_dims | {"width": 1 / 64, "bottleneck_dim": 8, "measured_weight": 1.0}
-        model = MultimodalAutoencoder(**sizes) if direct else SpanAutoencoder(fit_span(train, folder), **sizes)
+        model = (
+            MultimodalAutoencoder(**sizes)
+            if direct
+            else SpanAutoencoder(fit_span(train, folder), **sizes)
+        )
         config = TrainingConfig(epochs=3, device="cpu")
         histories.append(Trainer(model, train, val, config).fit(folder / "run", progress=False))
     assert histories[0] == histories[1]

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FPS, HEIGHT, WIDTH, RATE = 25, 144, 256, 24_000
+FPS = 25
+HEIGHT = 144
+WIDTH = 256
+RATE = 24_000
 COLOURS = {
     "red": (235, 80, 70),
     "orange": (250, 160, 60),
@@ -22,7 +25,12 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 SHAPES = ("circle", "square", "triangle", "star")
-VOICES = {"circle": (1.0,), "square": (1.0, 0, 0.4, 0, 0.25), "triangle": (1.0, 0, 0.15), "star": (0.7, 0.6, 0.5, 0.4)}
+VOICES = {
+    "circle": (1.0,),
+    "square": (1.0, 0, 0.4, 0, 0.25),
+    "triangle": (1.0, 0, 0.15),
+    "star": (0.7, 0.6, 0.5, 0.4),
+}
 MEANINGS = {
     "friendship": ("greets its friend", "hugs its friend"),
     "danger": ("flees the danger of", "fears the danger of"),
@@ -33,7 +41,10 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Actor:
-    """A shape that moves from `start` to `end`, positions and `size` in units of the frame's height."""
+    """A shape that moves from `start` to `end`.
+
+    Positions and `size` are in units of the frame's height.
+    """
 
     shape: str
     colour: str
@@ -44,7 +55,10 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """One shot: pictures (`sky, ground, actors`), sound (`pitch` Hz, `loudness`, `wind`) and `meaning`."""
+    """One shot: pictures, sound and meaning.
+
+    Pictures are `sky, ground, actors`; sound is `pitch` in Hz, `loudness` and `wind`.
+    """
 
     n_frames: int
     sky: np.ndarray
@@ -65,7 +79,8 @@ class Scene:
 
 def write_script(n_frames: int, rng: np.random.Generator) -> list[Scene]:
     """Draw scenes of 3 to 7 seconds at random until they fill `n_frames`."""
-    scenes, left = [], n_frames
+    scenes = []
+    left = n_frames
     while left > 0:
         length = min(int(rng.integers(3 * FPS, 7 * FPS)), left)
         if left - length < 3 * FPS:  # no flash at the end
@@ -79,10 +94,13 @@ def _scene(n_frames: int, rng: np.random.Generator) -> Scene:
     light = rng.uniform(0.08, 0.75)
     tint = rng.uniform(0.5, 1.0, size=(2, 3))
     meaning = str(rng.choice(list(MEANINGS)))
-    shapes, colours = rng.choice(SHAPES, 2), rng.choice(list(COLOURS), 2, replace=False)
+    shapes = rng.choice(SHAPES, 2)
+    colours = rng.choice(list(COLOURS), 2, replace=False)
     actors = tuple(
         Actor(str(shape), str(colour), size, *rng.uniform((0.2, 0.2), (1.58, 0.8), size=(2, 2)))
-        for shape, colour, size in zip(shapes, colours, rng.uniform((0.14, 0.06), (0.28, 0.14)), strict=True)
+        for shape, colour, size in zip(
+            shapes, colours, rng.uniform((0.14, 0.06), (0.28, 0.14)), strict=True
+        )
     )
     return Scene(
         n_frames,
@@ -109,14 +127,20 @@ def draw_frames(scenes: list[Scene]) -> Iterator[np.ndarray]:
 
 
 def _draw_actor(frame: np.ndarray, scene: Scene, number: int, index: int) -> None:
-    actor, progress, seconds = scene.actors[number], index / scene.n_frames, index / FPS
+    actor = scene.actors[number]
+    progress = index / scene.n_frames
+    seconds = index / FPS
     path = actor.end - actor.start
     centre = actor.start + path * progress * progress * (3 - 2 * progress)
     centre[1] += 0.04 * np.sin(2 * np.pi * (0.7 + 0.4 * number) * seconds)
-    size = actor.size * (1 + (0.08 * np.sin(2 * np.pi * _beat(scene) * seconds) if number == 0 else 0))
+    size = actor.size * (
+        1 + (0.08 * np.sin(2 * np.pi * _beat(scene) * seconds) if number == 0 else 0)
+    )
     _draw(frame, actor.shape, COLOURS[actor.colour], centre, size)
     for side in (-1, 1):  # the eyes look where the actor goes
-        eye = centre + size * (np.array([0.24 * side, -0.05]) + 0.12 * path / (np.hypot(*path) + 1e-6))
+        eye = centre + size * (
+            np.array([0.24 * side, -0.05]) + 0.12 * path / (np.hypot(*path) + 1e-6)
+        )
         _draw(frame, "circle", (25, 25, 35), eye, 0.1 * size)
 
 
@@ -127,7 +151,9 @@ def _beat(scene: Scene) -> float:
 
 def _backdrop(scene: Scene) -> np.ndarray:
     height = np.linspace(0, 1, HEIGHT)[:, None]
-    rows = np.where(height < 0.78, scene.sky * (1.15 - 0.5 * height), scene.ground * (0.6 + 0.4 * height))
+    rows = np.where(
+        height < 0.78, scene.sky * (1.15 - 0.5 * height), scene.ground * (0.6 + 0.4 * height)
+    )
     return np.repeat(rows[:, None].clip(0, 255).astype(np.uint8), WIDTH, axis=1)
 
 
@@ -140,7 +166,9 @@ def _draw(frame: np.ndarray, shape: str, colour: tuple, centre: np.ndarray, size
     y = ((np.arange(y0, y1, dtype=np.float32) + 0.5) / HEIGHT - np.float32(centre[1]))[:, None]
     inside = np.clip(0.5 - _distance(shape, x, y, np.float32(size)) * HEIGHT, 0, 1)[..., None]
     box = frame[y0:y1, x0:x1]
-    box += (inside * (np.array(colour, np.float32) - box)).astype(np.int16).astype(np.uint8)  # wraps to the right sum
+    box += (
+        (inside * (np.array(colour, np.float32) - box)).astype(np.int16).astype(np.uint8)
+    )  # wraps to the right sum
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, size: float) -> np.ndarray:
@@ -156,7 +184,10 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, size: float) -> np.ndarr
 
 
 def record_sound(scenes: list[Scene], rng: np.random.Generator) -> np.ndarray:
-    """The film's sound: (n_samples,) float32 in -1..1 at 24 kHz, one voice and wind in each scene."""
+    """The film's sound: (n_samples,) float32 in -1..1 at 24 kHz.
+
+    Each scene has one voice, and wind.
+    """
     parts = []
     for scene in scenes:
         n_samples = scene.n_frames * RATE // FPS
@@ -166,5 +197,7 @@ def record_sound(scenes: list[Scene], rng: np.random.Generator) -> np.ndarray:
         voice = weights @ np.sin(phases) / np.abs(weights).sum()
         swell = 0.7 + 0.3 * np.sin(2 * np.pi * _beat(scene) * seconds)
         fade = np.minimum(1, np.minimum(seconds, seconds[::-1]) / 0.02)  # no clicks at the cuts
-        parts.append(fade * (scene.loudness * swell * voice + scene.wind * rng.standard_normal(n_samples)))
+        parts.append(
+            fade * (scene.loudness * swell * voice + scene.wind * rng.standard_normal(n_samples))
+        )
     return np.concatenate(parts).astype(np.float32).clip(-1, 1)

@@ -8,7 +8,7 @@ from scipy.stats import pearsonr
 from series import autocorrelated
 
 from giblet.analysis.bootstrap import bootstrap_correlations
-from giblet.analysis.statistics import (
+from giblet.analysis.chance import (
     fdr,
     p_values,
     voxelwise_null,
@@ -20,9 +20,12 @@ from giblet.analysis.statistics import (
 
 @pytest.mark.parametrize("offset", [0, 1e4])
 def test_every_window_against_scipy(rng, offset):
-    series, block = rng.standard_normal((90, 3)).cumsum(0) + offset, rng.standard_normal((31, 3)) - offset
+    series = rng.standard_normal((90, 3)).cumsum(0) + offset
+    block = rng.standard_normal((31, 3)) - offset
     r = window_correlations(series, block)
-    expected = [[pearsonr(series[s : s + 31, v], block[:, v])[0] for v in range(3)] for s in range(60)]
+    expected = [
+        [pearsonr(series[s : s + 31, v], block[:, v])[0] for v in range(3)] for s in range(60)
+    ]
     assert r.shape == (60, 3)
     assert np.allclose(r, expected, atol=1e-8)
 
@@ -74,7 +77,10 @@ def test_observed_is_the_mean_over_runs(rng):
     fmri_pred, fmri, run, held_out = two_runs(rng)
     observed, _ = window_null(fmri_pred, fmri, run, held_out, exclusion=10, n_permute=1)
     for voxel in range(4):
-        one, two = (pearsonr(fmri_pred[rows, voxel], fmri[rows, voxel])[0] for rows in (slice(50, 70), slice(130, 160)))
+        one, two = (
+            pearsonr(fmri_pred[rows, voxel], fmri[rows, voxel])[0]
+            for rows in (slice(50, 70), slice(130, 160))
+        )
         assert observed[voxel] == pytest.approx((20 * one + 30 * two) / 50)
 
 
@@ -89,13 +95,15 @@ def test_null_is_made_of_distant_windows_of_every_run(rng):
 
 
 def test_the_same_window_for_all_voxels(rng):
-    """A draw keeps the space of the brain together, so that the mean of a network has its own null."""
+    """A draw keeps the space of the brain together: the mean of a network has its own null."""
     fmri_pred, fmri, run, held_out = two_runs(rng)
     same = np.repeat(fmri_pred[:, :1], 4, axis=1), np.repeat(fmri[:, :1], 4, axis=1)
     _, null = window_null(*same, run, held_out, exclusion=10, n_permute=50)
     assert np.allclose(null, null[:, :1])
     _, voxels = window_null(fmri_pred, fmri, run, held_out, 10, 50, random_state=3)
-    _, mean = window_null(fmri_pred, fmri, run, held_out, 10, 50, 3, lambda r: r.mean(-1, keepdims=True))
+    _, mean = window_null(
+        fmri_pred, fmri, run, held_out, 10, 50, 3, lambda r: r.mean(-1, keepdims=True)
+    )
     assert np.allclose(mean[:, 0], voxels.mean(1))
 
 
@@ -109,13 +117,21 @@ def test_seed(rng):
 def test_a_whole_run_is_scored_in_pieces(rng):
     """Each quarter against the windows of the same run that are far from it."""
     fmri_pred, fmri = rng.standard_normal((2, 80, 1))
-    run, held_out = np.zeros(80, int), np.ones(80, bool)
+    run = np.zeros(80, int)
+    held_out = np.ones(80, bool)
     observed, null = window_null(fmri_pred, fmri, run, held_out, exclusion=25, n_permute=3000)
     pieces = [fmri[start : start + 20, 0] for start in range(0, 80, 20)]
-    own = [pearsonr(fmri_pred[start : start + 20, 0], pieces[start // 20])[0] for start in range(0, 80, 20)]
+    own = [
+        pearsonr(fmri_pred[start : start + 20, 0], pieces[start // 20])[0]
+        for start in range(0, 80, 20)
+    ]
     assert observed[0] == pytest.approx(np.mean(own))
     others = [
-        [pearsonr(fmri_pred[s : s + 20, 0], piece)[0] for s in range(61) if abs(s - 20 * index) >= 25]
+        [
+            pearsonr(fmri_pred[s : s + 20, 0], piece)[0]
+            for s in range(61)
+            if abs(s - 20 * index) >= 25
+        ]
         for index, piece in enumerate(pieces)
     ]
     assert null.mean() == pytest.approx(np.mean([np.mean(r) for r in others]), abs=0.01)
@@ -123,7 +139,9 @@ def test_a_whole_run_is_scored_in_pieces(rng):
 
 
 def test_run_without_another_window(rng):
-    with pytest.raises(ValueError, match="run 0 has 70 TRs, 20 of them held out: no other window lies 60 TRs away"):
+    with pytest.raises(
+        ValueError, match="run 0 has 70 TRs, 20 of them held out: no other window lies 60 TRs away"
+    ):
         window_null(*two_runs(rng), exclusion=60)
 
 
@@ -136,8 +154,13 @@ def test_nothing_held_out(rng):
 @pytest.mark.parametrize("coefficient", [0.5, 0.9])
 def test_nominal_rate_on_autocorrelated_noise(coefficient):
     """Two runs with a held-out block of 92 TRs each, nothing in common: 5 +/- 2 % at p < .05."""
-    rng, n_series = np.random.default_rng(1), 4000
-    fmri_pred, fmri = autocorrelated(rng, 1976, 2 * n_series, coefficient).reshape(1976, 2, n_series).swapaxes(0, 1)
+    rng = np.random.default_rng(1)
+    n_series = 4000
+    fmri_pred, fmri = (
+        autocorrelated(rng, 1976, 2 * n_series, coefficient)
+        .reshape(1976, 2, n_series)
+        .swapaxes(0, 1)
+    )
     run = np.repeat([0, 1], [946, 1030])
     held_out = np.zeros(1976, bool)
     held_out[946 - 92 : 946] = held_out[-92:] = True

@@ -19,11 +19,11 @@ from scipy.signal import lfilter
 from tqdm.auto import tqdm
 
 from giblet.alignment import convolve_hrf
-from giblet.analysis.regions import Regions, seitzman_networks
-from giblet.data import film
 from giblet.data.audio import FLOOR, mel_power
 from giblet.data.media import write_movie
+from giblet.data.simulation import film
 from giblet.files import atomic_folder
+from giblet.regions import Regions, seitzman_networks
 
 PLANTED = {
     "Visual": ("pictures",),
@@ -33,8 +33,11 @@ PLANTED = {
 }
 LAG_TRS = 3  # where the hemodynamic response to one TR peaks, at TR 1.5 s
 VERSION = 1  # raise it when the same arguments no longer give the same files
-SIGNAL_SD, NOISE_SD, INDIVIDUAL_SD = 0.5, 1.0, 0.3
-BASELINE, UNITS_PER_SD = 1000, 20
+SIGNAL_SD = 0.5
+NOISE_SD = 1.0
+INDIVIDUAL_SD = 0.3
+BASELINE = 1000
+UNITS_PER_SD = 20
 
 
 def simulate_dataset(
@@ -52,12 +55,14 @@ def simulate_dataset(
     Parameters
     ----------
     path : folder to write
-        `movie_run-1.mp4`, ... (H.264 and AAC), `annotations.xlsx`, `sub-01.nii.gz`, ... (MNI space, runs
-        one after the other), `mask.nii.gz`, `dataset.toml` and `truth.json` (the planted networks).
+        `movie_run-1.mp4`, ... (H.264 and AAC), `annotations.xlsx`, `sub-01.nii.gz`, ... (MNI space,
+        runs one after the other), `mask.nii.gz`, `dataset.toml` and `truth.json` (the planted
+        networks).
     n_subjects, run_trs, tr, resolution_mm : size of the data set
         `run_trs` is the number of TRs of each run; `tr` is in seconds.
     n_voxels : int, optional
-        Exactly so many voxels, those deepest in the MNI152 brain mask or nearest to it; by default those within it.
+        Exactly so many voxels, those deepest in the MNI152 brain mask or nearest to it; by default
+        those within it.
     random_state : int
         The same seed writes the same data.
 
@@ -82,16 +87,29 @@ def simulate_dataset(
         scripts, features = _write_movies(folder, run_trs, tr, random_state, progress)
         _write_annotations(folder / "annotations.xlsx", scripts, run_trs, tr)
         mask_img = _brain_mask(resolution_mm, n_voxels)
-        _write_brains(folder, features, n_subjects, tr, mask_img, np.random.default_rng((random_state, 0)), progress)
-        (folder / "truth.json").write_text(json.dumps({"planted": PLANTED, "lag_trs": LAG_TRS} | settings, indent=2))
+        _write_brains(
+            folder,
+            features,
+            n_subjects,
+            tr,
+            mask_img,
+            np.random.default_rng((random_state, 0)),
+            progress,
+        )
+        (folder / "truth.json").write_text(
+            json.dumps({"planted": PLANTED, "lag_trs": LAG_TRS} | settings, indent=2)
+        )
         (folder / "dataset.toml").write_text(_dataset_toml(settings))
     return path
 
 
 def default_data_dir(progress: bool = True, full_size: bool = False) -> Path:
-    """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set kept in the user's cache.
+    """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set.
 
-    With `full_size` the simulated brains have the 85,810 voxels of the full-size model: two subjects, one run.
+    The simulated one is kept in the user's cache.
+
+    With `full_size` the simulated brains have the 85,810 voxels of the full-size model: two
+    subjects, one run.
     """
     if "GIBLET_DATA" in os.environ:
         return Path(os.environ["GIBLET_DATA"])
@@ -104,11 +122,14 @@ def default_data_dir(progress: bool = True, full_size: bool = False) -> Path:
 
 def _check_same(path: Path, settings: dict) -> None:
     description = path / "dataset.toml"
-    found = tomllib.loads(description.read_text()).get("simulation") if description.exists() else None
+    found = (
+        tomllib.loads(description.read_text()).get("simulation") if description.exists() else None
+    )
     if found != settings:
         raise ValueError(
-            f"{path} holds {'a data set simulated with ' + str(found) if found else 'other files'}, "
-            f"expected nothing or one simulated with {settings}: choose another folder or remove this one."
+            f"{path} holds "
+            f"{'a data set simulated with ' + str(found) if found else 'other files'}, expected "
+            f"nothing or one simulated with {settings}: choose another folder or remove this one."
         )
 
 
@@ -131,7 +152,9 @@ def _dataset_toml(settings: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _write_movies(folder: Path, run_trs: tuple[int, ...], tr: float, random_state: int, progress: bool) -> tuple:
+def _write_movies(
+    folder: Path, run_trs: tuple[int, ...], tr: float, random_state: int, progress: bool
+) -> tuple:
     """Write one movie a run; return each run's scenes, and what was in it TR by TR."""
     n_frames = sum(round(n_trs * tr * film.FPS) for n_trs in run_trs)
     with (
@@ -139,14 +162,21 @@ def _write_movies(folder: Path, run_trs: tuple[int, ...], tr: float, random_stat
         ThreadPoolExecutor() as pool,  # encoding one run leaves Python free to draw the other
     ):
         jobs = [
-            pool.submit(_write_run, folder / f"movie_run-{run}.mp4", n_trs, tr, (random_state, run), bar)
+            pool.submit(
+                _write_run, folder / f"movie_run-{run}.mp4", n_trs, tr, (random_state, run), bar
+            )
             for run, n_trs in enumerate(run_trs, start=1)
         ]
         return tuple(zip(*(job.result() for job in jobs), strict=True))
 
 
-def _write_run(path: Path, n_trs: int, tr: float, seed: tuple[int, int], bar: tqdm) -> tuple[list, dict]:
-    """Return the scenes and {'pictures': (n_trs, 12), 'sound': (n_trs, 4), 'meaning': (n_trs, 4)}."""
+def _write_run(
+    path: Path, n_trs: int, tr: float, seed: tuple[int, int], bar: tqdm
+) -> tuple[list, dict]:
+    """Return the scenes, and what drives brains in each TR.
+
+    {'pictures': (n_trs, 12), 'sound': (n_trs, 4), 'meaning': (n_trs, 4)}.
+    """
     rng = np.random.default_rng(seed)
     n_frames = round(n_trs * tr * film.FPS)
     scenes = film.write_script(n_frames, rng)
@@ -168,11 +198,18 @@ def _write_run(path: Path, n_trs: int, tr: float, seed: tuple[int, int], bar: tq
     meanings = np.array([list(film.MEANINGS).index(scene.meaning) for scene in scenes])
     meaning = np.zeros((n_trs, len(film.MEANINGS)))
     np.add.at(meaning, (tr_of_frame, meanings[scene_of_frame]), 1)
-    return scenes, {"pictures": light / np.bincount(tr_of_frame)[:, None], "sound": bands, "meaning": meaning}
+    return scenes, {
+        "pictures": light / np.bincount(tr_of_frame)[:, None],
+        "sound": bands,
+        "meaning": meaning,
+    }
 
 
 def _write_annotations(path: Path, scripts: tuple, run_trs: tuple[int, ...], tr: float) -> None:
-    """Write the sheet: one row a scene, TRs 1-based and inclusive over both runs, seconds from each run's start."""
+    """Write the annotation sheet, with one row per scene.
+
+    TRs are 1-based and inclusive over both runs, seconds count from each run's start.
+    """
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.append(
@@ -185,14 +222,19 @@ def _write_annotations(path: Path, scripts: tuple, run_trs: tuple[int, ...], tr:
             "Narration",
         ]
     )
-    number, first_tr = 0, 0
+    number = 0
+    first_tr = 0
     for scenes, n_trs in zip(scripts, run_trs, strict=True):
         cuts = np.cumsum([0] + [scene.n_frames for scene in scenes]) / film.FPS
-        edges = first_tr + np.round(cuts / tr).astype(int)  # a TR belongs to the scene that holds its middle
+        edges = first_tr + np.round(cuts / tr).astype(
+            int
+        )  # a TR belongs to the scene that holds its middle
         for index, scene in enumerate(scenes):
             number += 1
             tr_range = (int(edges[index]) + 1, int(edges[index + 1]))
-            sheet.append([number, float(cuts[index]), float(cuts[index + 1]), *tr_range, scene.narration])
+            sheet.append(
+                [number, float(cuts[index]), float(cuts[index + 1]), *tr_range, scene.narration]
+            )
         first_tr += n_trs
     book.save(path)
 
@@ -220,13 +262,26 @@ def _write_brains(
     nib.save(mask_img, folder / "mask.nii.gz")
     networks = seitzman_networks(mask_img)
     columns = {}
-    for name in ("pictures", "sound", "meaning"):  # BOLD of every feature, run by run, then to mean 0 and SD 1
+    for name in (
+        "pictures",
+        "sound",
+        "meaning",
+    ):  # BOLD of every feature, run by run, then to mean 0 and SD 1
         bold = np.concatenate([convolve_hrf(run[name] - run[name].mean(0), tr) for run in features])
-        columns[name] = (bold - bold.mean(0)) / np.maximum(bold.std(0), 1e-9)  # what never happens stays 0
-    weights = {name: rng.standard_normal((bold.shape[1], mask.sum())) for name, bold in columns.items()}
+        columns[name] = (bold - bold.mean(0)) / np.maximum(
+            bold.std(0), 1e-9
+        )  # what never happens stays 0
+    weights = {
+        name: rng.standard_normal((bold.shape[1], mask.sum())) for name, bold in columns.items()
+    }
     run_lengths = [len(run["sound"]) for run in features]
-    for subject in tqdm(range(1, n_subjects + 1), "simulated brains", unit="subject", disable=not progress):
-        own = {name: weight + INDIVIDUAL_SD * rng.standard_normal(weight.shape) for name, weight in weights.items()}
+    for subject in tqdm(
+        range(1, n_subjects + 1), "simulated brains", unit="subject", disable=not progress
+    ):
+        own = {
+            name: weight + INDIVIDUAL_SD * rng.standard_normal(weight.shape)
+            for name, weight in weights.items()
+        }
         bold = SIGNAL_SD * planted_signal(columns, own, networks)
         bold += NOISE_SD * np.concatenate([_noise(n_trs, mask, rng) for n_trs in run_lengths])
         volume = np.zeros((*mask.shape, len(bold)), np.int16)
@@ -238,18 +293,24 @@ def _write_brains(
 
 def planted_signal(columns: dict, weights: dict, networks: Regions) -> np.ndarray:
     """Noise-free responses (n_trs, n_voxels) of SD 1 in the planted networks, 0 elsewhere."""
-    n_trs, n_voxels = len(columns["sound"]), len(networks.labels)
+    n_trs = len(columns["sound"])
+    n_voxels = len(networks.labels)
     signal = np.zeros((n_trs, n_voxels))
     for network, sources in PLANTED.items():
         voxels = networks.voxels(network)
         for source in sources:
             response = columns[source] @ weights[source][:, voxels]
-            signal[:, voxels] += response / np.maximum(response.std(0), 1e-9) / np.sqrt(len(sources))
+            signal[:, voxels] += (
+                response / np.maximum(response.std(0), 1e-9) / np.sqrt(len(sources))
+            )
     return signal
 
 
 def _noise(n_trs: int, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Autocorrelated (AR .4) noise, half of it spatially smooth, (n_trs, n_voxels) of SD about 1.2."""
+    """Autocorrelated (AR .4) noise of SD about 1.2: (n_trs, n_voxels).
+
+    Half of it is spatially smooth.
+    """
     white = rng.standard_normal((n_trs + 20, *mask.shape), dtype=np.float32)
     smooth = gaussian_filter(white, (0, 1, 1, 1))[:, mask]
     noise = (white[:, mask] + smooth / smooth.std()) * np.sqrt(0.5)

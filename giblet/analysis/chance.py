@@ -6,6 +6,7 @@ import numpy as np
 from scipy import fft
 from scipy.stats import false_discovery_control
 
+N_PERMUTE = 2000  # null draws
 PRECISION = float(np.finfo(np.float32).eps)  # of the float32 in which models and data are held
 ROUNDING = 16 * PRECISION  # sums in float32 that should be equal differ by less, as a share of them
 
@@ -24,7 +25,8 @@ def window_correlations(series: np.ndarray, block: np.ndarray) -> np.ndarray:
         Row s is the Pearson correlation of `block` with `series[s : s + n_block]`; NaN where
         either does not vary, or by rounding only.
     """
-    n_trs, n_block = len(series), len(block)
+    n_trs = len(series)
+    n_block = len(block)
     least_series = n_block * _rounding_deviation(series) ** 2
     block_varies = varying_voxels(block)
     series = np.asarray(series, np.float64) - np.mean(series, 0, dtype=np.float64)
@@ -64,16 +66,17 @@ def window_null(
     run: np.ndarray,
     held_out: np.ndarray,
     exclusion: int,
-    n_permute: int = 2000,
+    n_permute: int = N_PERMUTE,
     random_state: int | np.random.Generator = 0,
     reduce: Callable[[np.ndarray], np.ndarray] = lambda r: r,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Held-out correlation, and the same against the prediction of other times.
 
-    In every run the held-out block of BOLD is correlated with the prediction of its own time and with all
-    windows of the run's prediction at least `exclusion` TRs away. Both keep their autocorrelation, as
-    shuffled or circularly shifted TRs do not. A draw takes one window from each run, independently. A block of more
-    than half its run leaves no room for other windows: it is taken in four pieces, each with its own.
+    In every run the held-out block of BOLD is correlated with the prediction of its own time and
+    with all windows of the run's prediction at least `exclusion` TRs away. Both keep their
+    autocorrelation, as shuffled or circularly shifted TRs do not. A draw takes one window from each
+    run, independently. A block of more than half its run leaves no room for other windows: it is
+    taken in four pieces, each with its own.
 
     Parameters
     ----------
@@ -84,11 +87,13 @@ def window_null(
     held_out : (n_trs,) bool
         One contiguous block in each run.
     exclusion : int
-        Smallest distance, in TRs, of a null window from the block: window + HRF, as the gap between splits.
+        Smallest distance, in TRs, of a null window from the block: window + HRF, as the gap between
+        splits.
     n_permute : int
         Null draws.
     reduce : callable
-        Maps (..., n_voxels) correlations to (..., n_scores), for example `Regions.mean`; must be linear.
+        Maps (..., n_voxels) correlations to (..., n_scores), for example `Regions.mean`; must be
+        linear.
 
     Returns
     -------
@@ -105,14 +110,15 @@ def window_null(
     if not np.any(held_out):
         raise ValueError(f"none of {len(run)} TRs is held out: there is nothing to score.")
     rng = np.random.default_rng(random_state)
-    observed, null = 0.0, 0.0
+    observed = np.zeros(())
+    null = np.zeros(())
     for index, rows, block in held_out_blocks(run, held_out):
         scores = reduce(window_correlations(fmri_pred[rows], fmri[rows][block]))
         others = np.flatnonzero(np.abs(np.arange(len(scores)) - block[0]) >= exclusion)
         if len(others) == 0:
             raise ValueError(
-                f"run {index} has {len(rows)} TRs, {len(block)} of them held out: no other window lies "
-                f"{exclusion} TRs away; hold out less or use longer runs."
+                f"run {index} has {len(rows)} TRs, {len(block)} of them held out: no other window "
+                f"lies {exclusion} TRs away; hold out less or use longer runs."
             )
         weight = len(block) / held_out.sum()
         observed = observed + weight * scores[block[0]]
@@ -120,8 +126,13 @@ def window_null(
     return observed, null
 
 
-def held_out_blocks(run: np.ndarray, held_out: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Each held-out block: index of its run, rows of that run, and which of these are the block, see `window_null`."""
+def held_out_blocks(
+    run: np.ndarray, held_out: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Index of the run, its rows, and which of these are held out, for each block.
+
+    See `window_null`.
+    """
     for index in np.unique(run[held_out]):
         rows = np.flatnonzero(run == index)
         block = np.flatnonzero(held_out[rows])
@@ -161,11 +172,11 @@ def p_values(
     ValueError
         If `null` does not hold draws of as many scores as `observed`.
     """
-    observed, null = _scores_and_draws(observed, null)
-    known = np.isfinite(observed) & np.isfinite(null).all(0)
+    scores, draws = _scores_and_draws(observed, null)
+    known = np.isfinite(scores) & np.isfinite(draws).all(0)
     with np.errstate(invalid="ignore"):
-        as_large = null >= observed - _tolerance(observed, null, rounding)
-    return np.where(known, (as_large.sum(0) + 1) / (len(null) + 1), np.nan)[()]
+        as_large = draws >= scores - _tolerance(scores, draws, rounding)
+    return np.where(known, (as_large.sum(0) + 1) / (len(draws) + 1), np.nan)[()]
 
 
 def z_scores(
@@ -189,11 +200,11 @@ def z_scores(
     ValueError
         As `p_values`.
     """
-    observed, null = _scores_and_draws(observed, null)
+    scores, draws = _scores_and_draws(observed, null)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = null.std(0)
-        z = (observed - null.mean(0)) / spread
-        return np.where(spread > _tolerance(observed, null, rounding), z, np.nan)[()]
+        spread = draws.std(0)
+        z = (scores - draws.mean(0)) / spread
+        return np.where(spread > _tolerance(scores, draws, rounding), z, np.nan)[()]
 
 
 def _scores_and_draws(observed: np.ndarray | float, null: np.ndarray) -> tuple:
@@ -219,11 +230,13 @@ def voxelwise_null(
     run: np.ndarray,
     held_out: np.ndarray,
     exclusion: int,
-    n_permute: int = 2000,
+    n_permute: int = N_PERMUTE,
     random_state: int = 0,
     block_voxels: int = 2048,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Held-out r of every voxel and its p in `window_null`, in blocks of voxels that share the draws.
+    """Held-out r of every voxel and its p in `window_null`.
+
+    Blocks of voxels share the draws.
 
     Parameters
     ----------
@@ -235,7 +248,8 @@ def voxelwise_null(
         r is NaN where a series does not vary in a held-out block, p also where it does not in a
         window of the null.
     """
-    r, p = np.empty(fmri.shape[1]), np.empty(fmri.shape[1])
+    r = np.empty(fmri.shape[1])
+    p = np.empty(fmri.shape[1])
     for start in range(0, len(r), block_voxels):
         part = slice(start, start + block_voxels)
         settings = (run, held_out, exclusion, n_permute, random_state)
@@ -245,7 +259,10 @@ def voxelwise_null(
 
 
 def fdr(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg q of each p, (n,): reject q <= .05 to have 5 % false among the rejected; NaN stays NaN."""
+    """Benjamini-Hochberg q of each p, (n,); NaN stays NaN.
+
+    Rejecting q <= .05 leaves 5 % false among the rejected.
+    """
     p = np.asarray(p, np.float64)
     q = np.full(len(p), np.nan)
     finite = np.isfinite(p)

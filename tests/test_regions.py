@@ -8,7 +8,7 @@ from nilearn.datasets import fetch_coords_seitzman_2018, load_mni152_brain_mask
 from nilearn.image import new_img_like
 from sklearn.utils import Bunch
 
-from giblet.analysis.regions import (
+from giblet.regions import (
     Regions,
     label_regions,
     lesion_mask,
@@ -26,10 +26,13 @@ def mask_img():
 
 @pytest.mark.parametrize("radius_mm", [6.0, 10.0])
 def test_networks_against_every_distance(mask_img, radius_mm):
-    regions, atlas = seitzman_networks(mask_img, radius_mm), fetch_coords_seitzman_2018()
+    regions = seitzman_networks(mask_img, radius_mm)
+    atlas = fetch_coords_seitzman_2018()
     mask = np.asarray(mask_img.dataobj) > 0
     voxels = (mask_img.affine @ np.c_[np.argwhere(mask), np.ones(mask.sum())].T)[:3].T
-    distance = np.linalg.norm(voxels[:, None] - np.asarray(atlas["rois"][["x", "y", "z"]].to_numpy(float)), axis=-1)
+    distance = np.linalg.norm(
+        voxels[:, None] - np.asarray(atlas["rois"][["x", "y", "z"]].to_numpy(float)), axis=-1
+    )
     nearest = np.asarray(atlas["networks"])[distance.argmin(1)]
     near = (distance.min(1) <= radius_mm) & (nearest != "unassigned")
     found = np.array([regions.names[label] if label >= 0 else "" for label in regions.labels])
@@ -46,7 +49,9 @@ def test_mean_against_a_loop(rng):
     regions = Regions(rng.integers(-1, 3, 40), ("a", "b", "c"))
     values = rng.standard_normal((5, 40))
     values[:, 7] = np.nan
-    expected = np.stack([np.nanmean(values[:, regions.labels == index], axis=1) for index in range(3)], axis=1)
+    expected = np.stack(
+        [np.nanmean(values[:, regions.labels == index], axis=1) for index in range(3)], axis=1
+    )
     assert np.allclose(regions.mean(values), expected)
     assert np.allclose(regions.mean(values[0]), expected[0])
 
@@ -68,7 +73,9 @@ def test_label_image_against_the_voxel_at_each_centre(mask_img, rng):
     voxels = np.argwhere(np.asarray(mask_img.dataobj) > 0)
     centres = apply_affine(np.linalg.inv(fine.affine) @ mask_img.affine, voxels)
     at = labels[tuple(np.round(centres).astype(int).T)]
-    between = np.abs(centres - np.round(centres)).max(1) > 0.49  # as near to one voxel as to the next
+    between = (
+        np.abs(centres - np.round(centres)).max(1) > 0.49
+    )  # as near to one voxel as to the next
     expected = np.select([at == 1, at == 3], [0, 1], -1)
     assert regions.names == ("one", "three")
     assert np.array_equal(regions.labels[~between], expected[~between])
@@ -91,26 +98,41 @@ def halves(mask_img):
 
 @pytest.mark.parametrize(
     "names",
-    [("left", "right"), ["Background", b"left", "right"], ("left", "right", "nowhere"), {1: "left", 2: "right"}],
+    [
+        ("left", "right"),
+        ["Background", b"left", "right"],
+        ("left", "right", "nowhere"),
+        {1: "left", 2: "right"},
+    ],
 )
 def test_names_as_nilearn_and_people_have_them(mask_img, halves, names, capsys):
     regions = label_regions(halves, names, mask_img)
     assert regions.names == ("left", "right")
-    assert np.array_equal(regions.labels, label_regions(halves, {1: "left", 2: "right"}, mask_img).labels)
-    assert ("left out: nowhere" in capsys.readouterr().out) == (len(names) == 3 and "nowhere" in names)
+    assert np.array_equal(
+        regions.labels, label_regions(halves, {1: "left", 2: "right"}, mask_img).labels
+    )
+    assert ("left out: nowhere" in capsys.readouterr().out) == (
+        len(names) == 3 and "nowhere" in names
+    )
 
 
 def test_names_from_a_table_and_from_numbers(mask_img, halves, tmp_path):
-    (tmp_path / "atlas.tsv").write_text("index\tname\tcolour\n0\tBackground\t-\n2\tright\tred\n1\tleft\tblue\n")
+    (tmp_path / "atlas.tsv").write_text(
+        "index\tname\tcolour\n0\tBackground\t-\n2\tright\tred\n1\tleft\tblue\n"
+    )
     regions = label_regions(halves, tmp_path / "atlas.tsv", mask_img)
     assert regions.names == ("right", "left")
     assert label_regions(halves, (), mask_img).names == ("region 1", "region 2")
     assert label_regions(halves, ("all", "all"), mask_img).voxels("all").all()
     (tmp_path / "bad.tsv").write_text("label\tname\n1\tleft\n")
-    with pytest.raises(ValueError, match=r"bad\.tsv has the columns label, name, expected index and name"):
+    with pytest.raises(
+        ValueError, match=r"bad\.tsv has the columns label, name, expected index and name"
+    ):
         label_regions(halves, tmp_path / "bad.tsv", mask_img)
     with pytest.raises(ValueError, match="no voxel of 'nowhere' within the mask"):
-        label_regions(new_img_like(mask_img, np.zeros(mask_img.shape, np.int32)), ("nowhere",), mask_img)
+        label_regions(
+            new_img_like(mask_img, np.zeros(mask_img.shape, np.int32)), ("nowhere",), mask_img
+        )
 
 
 def test_largest_regions():
@@ -130,7 +152,11 @@ def test_schaefer_parcels_of_the_fetcher(mask_img, monkeypatch):
 def test_published_parcels(real_data):
     mask_img = load_mni152_brain_mask(resolution=3)
     with (real_data / "atlas/labels_schaefer_200.csv").open() as file:
-        names = {int(row["index"]): row["name"] for row in csv.DictReader(file) if row["name"] != "Background"}
+        names = {
+            int(row["index"]): row["name"]
+            for row in csv.DictReader(file)
+            if row["name"] != "Background"
+        }
     regions = label_regions(real_data / "atlas/atlas_schaefer_200.nii.gz", names, mask_img)
     sizes = np.bincount(regions.labels[regions.labels >= 0])
     assert len(sizes) == 200

@@ -9,14 +9,18 @@ import pandas as pd
 import pytest
 from scipy.signal import lfilter
 
-from giblet.training import TrainingConfig, recipe
+from giblet.training import TrainingConfig
 
 README = Path(__file__).parents[2] / "data" / "README.md"
-CELL = next(cell for cell in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "from_arrays" in cell)
+CELL = next(
+    cell
+    for cell in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    if "from_arrays" in cell
+)
 
 
 def planted(rng, n_trs: int = 600, n_parcels: int = 200) -> dict[str, np.ndarray]:
-    """Slow features, and ten brains of which the first half of the parcels follow them three TRs later."""
+    """Slow features, and ten brains; half of the parcels follow them three TRs later."""
     text = lfilter([1], [1, -0.9], rng.standard_normal((n_trs, 20)), axis=0)
     signal = np.roll(text @ rng.standard_normal((20, n_parcels)), 3, axis=0)
     signal[:, n_parcels // 2 :] = 0
@@ -33,7 +37,7 @@ def found(tmp_path_factory):
         arrays["text"] = scale * arrays["text"]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setattr(recipe, "TrainingConfig", partial(TrainingConfig, epochs=15))
+            patch.setattr("giblet.runs.TrainingConfig", partial(TrainingConfig, epochs=15))
             exec(CELL, arrays)
         return arrays
 
@@ -45,7 +49,8 @@ def test_is_a_cell():
 
 
 def test_parcels_that_follow_are_predicted_and_the_others_are_not(found):
-    table, follow = found[1]["table"], np.arange(200) < 100
+    table = found[1]["table"]
+    follow = np.arange(200) < 100
     assert table.index[6] == "parcel 7"
     assert table["r"][follow].mean() > 0.3
     assert table["ridge r"][follow].mean() > 0.3
@@ -64,4 +69,6 @@ def test_a_lesion_of_a_parcel_has_an_effect_beside_its_null(found):
 
 def test_unit_of_the_features_does_not_matter(found):
     pd.testing.assert_series_equal(found[1]["table"]["r"], found[1000]["table"]["r"], atol=1e-3)
-    pd.testing.assert_series_equal(found[1]["table"]["ridge r"], found[1000]["table"]["ridge r"], atol=1e-3)
+    pd.testing.assert_series_equal(
+        found[1]["table"]["ridge r"], found[1000]["table"]["ridge r"], atol=1e-3
+    )

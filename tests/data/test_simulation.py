@@ -5,12 +5,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from giblet.analysis.regions import seitzman_networks
 from giblet.data import DataFolder, VideoProcessor, default_data_dir, simulate_dataset
 from giblet.data.audio import AudioProcessor, read_sound
-from giblet.data.film import MEANINGS
-from giblet.data.simulate import LAG_TRS, PLANTED
+from giblet.data.simulation.dataset import LAG_TRS, PLANTED
+from giblet.data.simulation.film import MEANINGS
 from giblet.data.text import read_segments
+from giblet.regions import seitzman_networks
 
 TINY = {"n_subjects": 1, "run_trs": (12, 8), "resolution_mm": 20, "progress": False}
 
@@ -21,7 +21,8 @@ def digests(path) -> dict[str, str]:
 
 def test_same_seed_same_files(tmp_path):
     one, again, other = (
-        simulate_dataset(tmp_path / n, random_state=s, **TINY) for n, s in (("a", 0), ("b", 0), ("c", 1))
+        simulate_dataset(tmp_path / n, random_state=s, **TINY)
+        for n, s in (("a", 0), ("b", 0), ("c", 1))
     )
     assert sorted(digests(one)) == [
         *("annotations.xlsx", "dataset.toml", "mask.nii.gz", "movie_run-1.mp4", "movie_run-2.mp4"),
@@ -33,7 +34,9 @@ def test_same_seed_same_files(tmp_path):
     volumes = [np.asarray(nib.load(path / "sub-01.nii.gz").dataobj) for path in (one, again, other)]
     assert np.array_equal(volumes[0], volumes[1])
     assert not np.array_equal(volumes[0], volumes[2])
-    sheets = [read_segments(path / "annotations.xlsx", ["Narration"], (12, 8)) for path in (one, again)]
+    sheets = [
+        read_segments(path / "annotations.xlsx", ["Narration"], (12, 8)) for path in (one, again)
+    ]
     assert sheets[0] == sheets[1]
 
 
@@ -46,7 +49,9 @@ def test_written_once(tmp_path):
 
 def test_nothing_is_overwritten(tmp_path):
     simulate_dataset(tmp_path / "data", **TINY)
-    with pytest.raises(ValueError, match=r"simulated with .*'random_state': 0.*, expected .*'random_state': 7"):
+    with pytest.raises(
+        ValueError, match=r"simulated with .*'random_state': 0.*, expected .*'random_state': 7"
+    ):
         simulate_dataset(tmp_path / "data", random_state=7, **TINY)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").touch()
@@ -55,7 +60,10 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_interrupted_simulation_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("giblet.data.simulate._write_brains", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "giblet.data.simulation.dataset._write_brains",
+        lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
+    )
     with pytest.raises(KeyboardInterrupt):
         simulate_dataset(tmp_path / "data", **TINY)
     assert list(tmp_path.iterdir()) == []
@@ -66,7 +74,9 @@ def test_default_folder(tmp_path, monkeypatch):
     assert default_data_dir() == tmp_path
     monkeypatch.delenv("GIBLET_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("giblet.data.simulate.simulate_dataset", lambda path, progress: path)
+    monkeypatch.setattr(
+        "giblet.data.simulation.dataset.simulate_dataset", lambda path, progress: path
+    )
     assert default_data_dir().parent == tmp_path / "giblet"
 
 
@@ -86,9 +96,14 @@ def regressors(folder: DataFolder, run: int) -> dict[str, np.ndarray]:
     video = VideoProcessor(3, 4, 1)
     frames = np.zeros((n_trs, video.video_dim), np.uint8)
     video.fill(folder.movies[run], frames)
-    meaning, first = np.zeros((n_trs, len(MEANINGS))), sum(folder.run_trs[:run])
+    meaning = np.zeros((n_trs, len(MEANINGS)))
+    first = sum(folder.run_trs[:run])
     for segment in read_segments(folder.annotations, folder.text_columns, folder.run_trs):
-        column = next(i for i, verbs in enumerate(MEANINGS.values()) if any(verb in segment.text for verb in verbs))
+        column = next(
+            i
+            for i, verbs in enumerate(MEANINGS.values())
+            if any(verb in segment.text for verb in verbs)
+        )
         meaning[max(0, segment.start - first) : max(0, segment.stop - first), column] = 1
     log_mel = AudioProcessor().features(read_sound(folder.movies[run]), n_trs)
     sound = log_mel.reshape(n_trs, 4, 32).mean(2)
@@ -97,23 +112,30 @@ def regressors(folder: DataFolder, run: int) -> dict[str, np.ndarray]:
 
 def explained(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """In-sample R2 of each column of y on x, adjusted for the number of columns of x."""
-    x, y = x - x.mean(0), y - y.mean(0)
+    x = x - x.mean(0)
+    y = y - y.mean(0)
     residual = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-    return 1 - (residual**2).sum(0) / (y**2).sum(0) * (len(x) - 1) / (len(x) - 1 - np.linalg.matrix_rank(x))
+    return 1 - (residual**2).sum(0) / (y**2).sum(0) * (len(x) - 1) / (
+        len(x) - 1 - np.linalg.matrix_rank(x)
+    )
 
 
 @pytest.fixture(scope="module")
 def shifts(full_simulated) -> dict[int, dict[tuple[str, str], float]]:
-    """Mean R2 of the planted networks and of a silent one on each source, by the lag at which BOLD is read."""
+    """Mean R2 of planted networks and a silent one on each source, by the lag of BOLD."""
     folder = DataFolder.open(full_simulated)
     mask_img = nib.load(folder.mask)
     networks = seitzman_networks(mask_img)
     mask = np.asarray(mask_img.dataobj) > 0
-    bold = np.mean([np.asarray(nib.load(p).dataobj)[mask].T for p in folder.subjects.values()], axis=0)[:240]
+    bold = np.mean(
+        [np.asarray(nib.load(p).dataobj)[mask].T for p in folder.subjects.values()], axis=0
+    )[:240]
     sources = regressors(folder, 0)
     return {
         lag: {
-            (network, source): float(explained(x[: 240 - lag], bold[lag:][:, networks.voxels(network)]).mean())
+            (network, source): float(
+                explained(x[: 240 - lag], bold[lag:][:, networks.voxels(network)]).mean()
+            )
             for network in (*PLANTED, "SomatomotorDorsal")
             for source, x in sources.items()
         }
@@ -123,7 +145,7 @@ def shifts(full_simulated) -> dict[int, dict[tuple[str, str], float]]:
 
 @pytest.mark.parametrize("network", PLANTED)
 def test_networks_follow_what_was_planted(shifts, network):
-    """From the written files alone: each network follows its source, at the lag that the folder declares."""
+    """From the files alone: each network follows its source, at the lag that it declares."""
     for source in PLANTED[network]:
         by_lag = [shifts[lag][network, source] for lag in range(7)]
         assert by_lag[LAG_TRS] > 0.1, source
@@ -134,7 +156,9 @@ def test_networks_follow_what_was_planted(shifts, network):
         if source not in PLANTED[network]
     ]
     assert all(abs(value) < 0.05 for value in others)
-    assert all(shifts[LAG_TRS][network, source] > 2 * max([0, *others]) for source in PLANTED[network])
+    assert all(
+        shifts[LAG_TRS][network, source] > 2 * max([0, *others]) for source in PLANTED[network]
+    )
 
 
 @pytest.mark.parametrize("source", ["pictures", "sound", "meaning"])
@@ -145,8 +169,11 @@ def test_silent_network_follows_nothing(shifts, source):
 def test_subjects_differ_but_share_the_signal(simulated):
     folder = DataFolder.open(simulated)
     mask_img = nib.load(folder.mask)
-    mask, networks = np.asarray(mask_img.dataobj) > 0, seitzman_networks(mask_img)
-    one, two = (np.asarray(nib.load(path).dataobj, float)[mask].T for path in folder.subjects.values())
+    mask = np.asarray(mask_img.dataobj) > 0
+    networks = seitzman_networks(mask_img)
+    one, two = (
+        np.asarray(nib.load(path).dataobj, float)[mask].T for path in folder.subjects.values()
+    )
     z = [(s - s.mean(0)) / s.std(0) for s in (one, two)]
     r = networks.mean((z[0] * z[1]).mean(0))
     r = dict(zip(networks.names, r, strict=True))
@@ -158,7 +185,9 @@ def test_exact_number_of_voxels(tmp_path):
     """The deepest voxels of the brain, or all of it and the nearest around it."""
     masks = {}
     for n_voxels in (100, None, 400):
-        path = simulate_dataset(tmp_path / str(n_voxels), **TINY, **({"n_voxels": n_voxels} if n_voxels else {}))
+        path = simulate_dataset(
+            tmp_path / str(n_voxels), **TINY, **({"n_voxels": n_voxels} if n_voxels else {})
+        )
         masks[n_voxels] = np.asarray(nib.load(path / "mask.nii.gz").dataobj) > 0
         assert nib.load(path / "sub-01.nii.gz").shape == (*masks[n_voxels].shape, 20)
     assert (masks[100].sum(), masks[400].sum()) == (100, 400)

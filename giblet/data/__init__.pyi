@@ -1,0 +1,10 @@
+from .audio import AudioProcessor as AudioProcessor
+from .coordinates import CoordinateDataset as CoordinateDataset
+from .coordinates import fit_span as fit_span
+from .dataset import MultimodalDataset as MultimodalDataset
+from .fmri import FMRIProcessor as FMRIProcessor
+from .folder import DataFolder as DataFolder
+from .simulation.dataset import default_data_dir as default_data_dir
+from .simulation.dataset import simulate_dataset as simulate_dataset
+from .text import TextProcessor as TextProcessor
+from .video import VideoProcessor as VideoProcessor

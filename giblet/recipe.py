@@ -1,0 +1,133 @@
+"""The kit's recipe: what `giblet train` and the notebooks take by default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from giblet.alignment.splits import SPLITS
+from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
+from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+
+# Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two
+# CPU cores.
+VIDEO = VideoProcessor(height=45, width=80, frame_skip=4)
+# The mean response of several subjects has an MSE of about a fifth of audio's or text's; 10 puts
+# the brain first.
+LAYER_3 = {"video": 1024, "audio": 256, "text": 256}  # features of each modality at width 1
+WEIGHTS = {"measured_weight": 1.0, "fmri_weight": 10.0}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Features of the movie, and arguments of the model and of `MultimodalDataset`.
+
+    Sizes of the data are not among them.
+    """
+
+    video: VideoProcessor
+    audio: AudioProcessor
+    model: dict
+    data: dict = field(default_factory=dict)
+
+
+SMALL = Recipe(VIDEO, AudioProcessor("mel"), {"width": 1 / 16, "bottleneck_dim": 256} | WEIGHTS)
+FULL_SIZE = Recipe(VideoProcessor(), AudioProcessor("mel"), WEIGHTS)
+
+
+def open_data(
+    data: str | Path | MultimodalDataset | Mapping[str, MultimodalDataset],
+    recipe: Recipe = SMALL,
+    progress: bool = True,
+    average: bool = True,
+    **settings,
+) -> dict[str, MultimodalDataset]:
+    """The data of a run, split: {'train', 'val', 'test' and 'all': data set}.
+
+    Parameters
+    ----------
+    data : folder, a data set of any split, or what this function returned
+        A data set keeps its features.
+    recipe : Recipe
+        Its features are made of a folder.
+    average : bool
+        Train on the mean response of the subjects. Otherwise, and where `data` came from a call
+        with False, 'train' has one item per subject and TR; the other splits are means in any case.
+    **settings
+        Arguments of `MultimodalDataset` for a folder, before those of the recipe, and `colour`, of
+        its `VideoProcessor`.
+    """
+    if isinstance(data, Mapping):
+        average = average and data["train"].average
+        data = data["all"]
+    if not isinstance(data, MultimodalDataset):
+        data = MultimodalDataset(data, progress=progress, **_data_settings(recipe, settings))
+    elif settings:
+        raise ValueError(
+            f"{', '.join(settings)} are settings of a folder: open the data set with them."
+        )
+    whole = data.select("all", average=True)
+    parts = {split: whole.select(split) for split in SPLITS} | {"all": whole}
+    return parts if average else parts | {"train": parts["train"].per_subject()}
+
+
+def _data_settings(recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `MultimodalDataset`: those given, then those of the recipe."""
+    given: dict[str, Any] = {
+        "video_processor": recipe.video,
+        "audio_processor": recipe.audio,
+    }
+    given |= recipe.data | settings
+    if "colour" in given:
+        colour = given.pop("colour")
+        given["video_processor"] = replace(given["video_processor"], colour=colour)
+    return given
+
+
+def build_model(
+    dataset: MultimodalDataset,
+    random_state: int = 0,
+    recipe: Recipe = SMALL,
+    direct: bool = False,
+    progress: bool = True,
+    span_dir: str | Path | None = None,
+    **settings,
+) -> MultimodalAutoencoder:
+    """The recipe's model for a training set; `settings` override the recipe's.
+
+    Parameters
+    ----------
+    random_state : int
+        Seeds the initial weights.
+    direct : bool
+        Hold every weight of pixels and voxels instead of their coordinates in the span of the
+        training data, which is what a `SpanAutoencoder` holds. Taken wherever the TRs are as many
+        as pixels and voxels, or the training items are not means of the subjects.
+    span_dir : folder, optional
+        As `folder` of `fit_span`.
+    """
+    sizes: dict[str, Any] = dict(dataset.model_dims)
+    settings = _recipe_settings(recipe, dataset.present) | settings
+    many_trs = dataset.n_trs >= max(sizes["video_dim"], sizes["n_voxels"])
+    direct = direct or many_trs or not dataset.average
+    span = None if direct else fit_span(dataset, span_dir, progress=progress)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(random_state)
+        if span is None:
+            return MultimodalAutoencoder(**(sizes | settings))
+        return SpanAutoencoder(span, **(sizes | settings))
+
+
+def _recipe_settings(recipe: Recipe, present: tuple[str, ...]) -> dict:
+    """The recipe's arguments of the model, its `width` raised where a modality is absent.
+
+    At a sixteenth of the seed's widths the text encoder alone would leave 16 numbers of the movie.
+    So Layer 3 keeps the 96 features that the three encoders have together.
+    """
+    if "width" not in recipe.model:
+        return recipe.model
+    n_features = sum(LAYER_3[name] for name in present)
+    return recipe.model | {"width": recipe.model["width"] * sum(LAYER_3.values()) / n_features}

@@ -1,0 +1,261 @@
+"""Runs: a model trained once on a data set, opened again with its data."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from giblet.analysis.verdict import Verdict, judge
+from giblet.data import MultimodalDataset
+from giblet.data.provenance import check_same_data
+from giblet.models import MultimodalAutoencoder
+from giblet.plotting.training import plot_history
+from giblet.recipe import SMALL, Recipe, build_model, open_data
+from giblet.training.checkpoint import (
+    RunFolder,
+    best_epoch,
+    describe_history,
+    find_run,
+    load_model,
+    load_settings,
+)
+from giblet.training.config import TrainingConfig
+from giblet.training.device import resolve_device
+from giblet.training.distributed import process_group, rank
+from giblet.training.settings import (
+    saved_average,
+    saved_config,
+    saved_data,
+    sort_settings,
+    without_sizes,
+)
+from giblet.training.trainer import PLACE, Trainer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with its data.
+
+    Parameters
+    ----------
+    model : MultimodalAutoencoder
+        With the weights of the best epoch.
+    data : dict
+        Data sets of 'train', 'val', 'test' and 'all'.
+    history : list of dict
+        One entry per epoch, see `Trainer.fit`.
+    folder : Path
+        Where checkpoints and log are.
+    verdict : Verdict or None
+        Whether the model predicts the test TRs better than chance; the first rank alone has it.
+    config : TrainingConfig
+    """
+
+    model: MultimodalAutoencoder
+    data: dict[str, MultimodalDataset]
+    history: list[dict]
+    folder: Path
+    verdict: Verdict | None
+    config: TrainingConfig
+
+    @property
+    def settings(self) -> dict:
+        """Arguments of the model, sizes of the data aside.
+
+        `load_or_train(run.data, run.config, **run.settings)` is the same run.
+        """
+        return without_sizes(self.model.get_config(), self.data["all"])
+
+    @property
+    def ended(self) -> str:
+        """How many epochs it took, why training ended, and which epoch is kept: a sentence."""
+        return describe_history(self.history, self.config)
+
+    def plot(self) -> Figure:
+        """Losses and validation r by epoch."""
+        return plot_history(self.history, self.data["all"].label)
+
+
+def load_or_train(
+    data: str | Path | MultimodalDataset | Mapping[str, MultimodalDataset],
+    config: TrainingConfig | None = None,
+    run_dir: str | Path | None = None,
+    on_epoch: Callable[[list[dict]], None] = lambda history: None,
+    progress: bool = True,
+    recipe: Recipe | None = None,
+    direct: bool = False,
+    **settings,
+) -> Run:
+    """Train the recipe's model on a data set, once; under `torchrun`, with all ranks.
+
+    A run that is there already is loaded, or goes on where it was; it keeps every setting that is
+    not given here, and one that is given must be the same, except that `epochs` and `patience` may
+    be raised. With `shard` the first rank alone gets the whole model back.
+
+    A model that predicts the test TRs no better than chance says so, here and in the last line of
+    the run's log.
+
+    Parameters
+    ----------
+    data : folder, a data set of any split, or the data sets of `open_data`
+    run_dir : folder of the run, or the `--out` of a `giblet train`
+        Where no setting is given, the default is the folder that the environment variable
+        GIBLET_RUN names; else it is `runs/` and a hash of the data and of every setting in the data
+        folder. Arrays have no folder: they need it.
+    recipe : SMALL, FULL_SIZE or another; default SMALL
+    direct : bool
+        As in `build_model`.
+    **settings
+        Of the data, as of `open_data` and `MultimodalDataset` (`context`, `subjects`, `colour`,
+        `fractions`, `regions`, `average`, ...), and of the model, as of `MultimodalAutoencoder`
+        (`width`, `bottleneck_dim`, ...).
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown, the run was trained with others or on other data, or arrays have no
+        `run_dir`.
+    """
+    given = config is not None or recipe is not None or direct or settings
+    run_dir = run_dir or (None if given else os.environ.get("GIBLET_RUN"))
+    run_dir = run_dir and (find_run(run_dir) or run_dir)
+    of_data, of_model = sort_settings(settings)
+    saved = RunFolder(run_dir).read_settings() if run_dir else None
+    if saved:
+        config = config or saved_config(saved)
+        direct = direct or saved["span"] is None
+        if recipe is None and isinstance(data, str | Path):
+            of_data = saved_data(saved) | of_data
+        elif recipe is None:
+            of_data = {"average": saved_average(saved)} | of_data
+    config = config or TrainingConfig()
+    with process_group(resolve_device(config)):
+        data = open_data(data, recipe or SMALL, progress, **of_data)
+        if saved and recipe is None:
+            of_model = without_sizes(saved["config"], data["train"]) | of_model
+        model = _start_model(
+            data["train"], config, recipe or SMALL, direct, progress, run_dir, of_model
+        )
+        trainer = Trainer(model, data["train"], data["val"], config)
+        folder = Path(run_dir or _usual_folder(trainer, data["train"]))
+        history = trainer.fit(folder, on_epoch, progress)
+        first = rank() == 0
+        if config.shard and first:  # shares cannot predict without the other ranks
+            model = load_model(folder)
+    verdict = _verdict(model, data, history, folder) if first else None
+    return Run(model, data, history, folder, verdict, config)
+
+
+def _start_model(
+    train: MultimodalDataset,
+    config: TrainingConfig,
+    recipe: Recipe,
+    direct: bool,
+    progress: bool,
+    run_dir,
+    settings,
+) -> MultimodalAutoencoder:
+    """The model at its initial weights; the bases of arrays lie with the run."""
+    if train.cache is None and run_dir is None:
+        raise ValueError("arrays have no folder of their own: give run_dir, the folder of the run.")
+    span_dir = run_dir if train.cache is None else None
+    on_meta = config.shard and rank() > 0  # the first rank's weights count
+    with torch.device("meta") if on_meta else nullcontext():
+        return build_model(
+            train, config.random_state, recipe, direct, progress, span_dir, **settings
+        )
+
+
+def _usual_folder(trainer: Trainer, train: MultimodalDataset) -> Path:
+    """In the data folder, named by a hash of the data and of every setting."""
+    model = trainer.model
+    span = model.bases and model.bases["id"]
+    config = {name: value for name, value in asdict(trainer.config).items() if name not in PLACE}
+    what = [train.cache.name, train.subjects, model.get_config(), config, span]
+    if not train.average:
+        what.append("per subject")
+    key = json.dumps(what, sort_keys=True)
+    return train.folder.path / "runs" / hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def load_run(
+    run_dir: str | Path | None = None,
+    data: str | Path | MultimodalDataset | None = None,
+    progress: bool = True,
+) -> Run:
+    """A run as it was trained, with the data as they were in training; nothing is trained.
+
+    Parameters
+    ----------
+    run_dir : folder of the run, a checkpoint in it, or the `--out` of a `giblet train`
+        Default the folder that GIBLET_RUN names.
+    data : folder, or a data set of arrays
+        Needed where the data are no longer where they were in training, and for arrays; for a
+        folder GIBLET_DATA will do. The bases of a `SpanAutoencoder` are looked for where they were,
+        in the data's cache, and in `run_dir`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no checkpoint, or the data or the bases are not where they were.
+    ValueError
+        If the data are not those of the training.
+    """
+    path = run_dir or os.environ.get("GIBLET_RUN")
+    if path is None:
+        raise ValueError("no run is named: give run_dir, or set GIBLET_RUN to the folder of a run.")
+    saved = load_settings(path)
+    folder = find_run(path) or Path(path).parent
+    parts = _data_of_run(path, saved, data or os.environ.get("GIBLET_DATA"), progress)
+    check_same_data(saved["data"], parts["train"])
+    model = load_model(path, _span_of_run(saved, parts["train"], folder))
+    history = RunFolder(folder).read_history()
+    verdict = _verdict(model, parts, history, folder)
+    last = RunFolder(folder).read_settings() or saved  # `best.pt` is older than a lengthening
+    return Run(model, parts, history, folder, verdict, saved_config(last))
+
+
+def _data_of_run(
+    path: str | Path, saved: dict, data, progress: bool
+) -> dict[str, MultimodalDataset]:
+    """The data of a checkpoint, from where they were or from `data`."""
+    if isinstance(data, MultimodalDataset):
+        return open_data(data, average=saved_average(saved))
+    where = data or (saved["data"] or {}).get("path")
+    if where is None or not saved_data(saved):
+        raise ValueError(f"{path} was trained on arrays: give the data set that they make.")
+    if not Path(where).is_dir():
+        raise FileNotFoundError(
+            f"{where}, the data that {path} was trained on, is missing: say where it is now."
+        )
+    return open_data(where, progress=progress, **saved_data(saved))
+
+
+def _span_of_run(saved: dict, train: MultimodalDataset, folder: Path) -> Path | None:
+    """Where the bases of a checkpoint lie now."""
+    if saved["span"] is None:
+        return None
+    then = Path(saved["span"]["path"])
+    places = [place / then.name for place in (train.cache, folder) if place is not None]
+    return next((place for place in (then, *places) if place.is_dir()), then)
+
+
+def _verdict(
+    model: MultimodalAutoencoder, data: dict, history: list[dict], folder: Path
+) -> Verdict:
+    """How the kept epoch predicts the test TRs, from the run's log or computed for it."""
+    log = RunFolder(folder)
+    epoch = best_epoch(history) if history else None
+    logged = log.read_verdict(epoch)
+    verdict = Verdict(**logged) if logged else judge(model, data["train"], data["all"])
+    if epoch is not None and not logged:
+        log.log_verdict(epoch, asdict(verdict))
+    if not verdict.above_chance:
+        print(verdict)
+    return verdict
