@@ -2,9 +2,10 @@
 
     python benchmarks/nifti.py SERIES.nii.gz [--repeats 3]
 
-Both give the same voxels of the same mask; giblet also writes them to disk and finds TRs and voxels
-that cannot be used. Prints the median seconds and the peak memory of each, and their ratios.
-Without a series a 61 x 73 x 61 x 1,976 one of noise is written first.
+Each runs in a process of its own. Both give the same voxels of the same mask; giblet also writes
+them to disk and finds TRs and voxels that cannot be used. Prints the median seconds and the peak
+memory of each, and their ratios. Without a series a 61 x 73 x 61 x 1,976 one of noise is written
+first.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/prediction.py [--voxels 85810] [--draws 2000]
 
-Noise of the seed's size: one run of 736 TRs with a held-out block of 184; the ridge has 6,144
-features, 9 shrinkages and 5 folds, by himalaya. Prints the seconds of each, and its peak memory,
-imports and 0.51 GB of data included.
+Each runs in a process of its own. Noise of the seed's size: one run of 736 TRs with a held-out
+block of 184; the ridge has 6,144 features, 9 shrinkages and 5 folds, by himalaya. Prints the
+seconds of each, and its peak memory, imports and 0.51 GB of data included.
 """
 
 import argparse

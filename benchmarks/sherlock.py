@@ -3,10 +3,10 @@
     python benchmarks/sherlock.py SHERLOCK_DIR --masks MASKS_DIR [--context 2 1] [--seeds 3]
 
 SHERLOCK_DIR is a data folder in the published layout, MASKS_DIR holds `mask_*.nii.gz` on its grid.
-Prints, for each direction and region, held-out r with its ceiling, ridge on the same features, and
-the difference with its interval; then how well the moments of the film are identified from the
-measured brain, and from the brain of another time. Preparing each direction takes two minutes on
-two cores, the rest one.
+The cartoon that opens both runs is left out. Prints, for each direction and region, held-out r with
+its ceiling, ridge on the same features, and the difference with its interval; then how well the
+moments of the film are identified from the measured brain, and from the brain of another time.
+Preparing each direction takes two minutes on two cores, the rest one.
 """
 
 import argparse
@@ -43,7 +43,8 @@ def one_direction(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of each region for one held-out run, and identification of its moments.
 
-    The prediction is the mean of `n_seeds` models, and the first of them decodes.
+    The scores include z and p of each region's mean r. The prediction is the mean of `n_seeds`
+    models, and the first of them decodes.
     """
     runs = []
     for seed in range(n_seeds):

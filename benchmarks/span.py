@@ -184,7 +184,10 @@ def run_basis(folder: Path, n_trs: int, n_values: int) -> dict:
 
 
 def run_passes(folder: Path, passes: int) -> dict:
-    """The trainer itself, with validation and checkpoints, in float32, at measured_weight 0."""
+    """The trainer itself, with validation and checkpoints, in float32, at measured_weight 0.
+
+    Checkpoints are written every five passes.
+    """
     model = span_model(folder)
     config = TrainingConfig(epochs=passes, patience=passes, precision="float32", learning_rate=1e-4)
     data = {split: Prepared(folder, split, True) for split in ("train", "val")}

@@ -115,7 +115,10 @@ def random_split(
 
 
 def _kernel(name: str, left: MultimodalDataset, train: MultimodalDataset) -> np.ndarray:
-    """Products of features centred by the training TRs: (n_left, n_train) float64."""
+    """Products of features centred by the training TRs: (n_left, n_train) float64.
+
+    They are computed in blocks of TRs.
+    """
     total = torch.zeros(())
     for _, x in _blocks(name, train):
         total = total + x.double().sum(0)

@@ -72,7 +72,10 @@ def bootstrap_means(
 
 
 def default_block_trs(run: np.ndarray) -> int:
-    """Length of bootstrap blocks: 20 TRs, or a third of the shortest run if that is less."""
+    """Length of bootstrap blocks: 20 TRs, or a third of the shortest run if that is less.
+
+    20 TRs are 30 s at a TR of 1.5 s.
+    """
     return int(max(1, min(20, np.unique(run, return_counts=True)[1].min() // 3)))
 
 

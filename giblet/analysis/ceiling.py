@@ -7,7 +7,7 @@ from giblet.data import MultimodalDataset
 
 
 def inter_subject_correlation(dataset: MultimodalDataset, block_voxels: int = 4096) -> np.ndarray:
-    """Leave-one-out inter-subject correlation: each subject with the mean of the others.
+    """Leave-one-out inter-subject correlation over time, with the mean of the others.
 
     The ceiling of single-subject scores where every subject saw the film once. Nastase et al.
     (2019), SCAN 14:667-685. TRs in which a subject was not measured are left out of its r and of

@@ -20,6 +20,8 @@ def source_fmri(
 ) -> np.ndarray:
     """The brain that a reconstruction starts from: (n_trs, n_voxels) float32.
 
+    The TRs are those of the split.
+
     Parameters
     ----------
     dataset : MultimodalDataset with `average=True`

@@ -63,9 +63,9 @@ class Features:
 def mean_response(
     features: Features, subjects: Sequence[int], block_trs: int = 64
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Mean over the subjects measured at each TR, and their variance, in float64.
+    """Mean over the subjects measured at each TR, and their variance around it.
 
-    In blocks of TRs.
+    Both come in blocks of TRs and are computed in float64.
 
     Yields
     ------
@@ -92,7 +92,10 @@ def mean_response(
 
 
 def release(array: np.ndarray) -> None:
-    """Return pages of a memory map that were read, so that they do not count as ours."""
+    """Give the pages read from a memory map back to the system.
+
+    They then do not count as memory of this process.
+    """
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap) and hasattr(array._mmap, "madvise"):
             array._mmap.madvise(mmap.MADV_DONTNEED)
@@ -179,7 +182,7 @@ def zscored(bold: np.ndarray, mean: np.ndarray, sd: np.ndarray, measured: np.nda
 def _varying_blocks(
     features: np.ndarray, train: np.ndarray, n_columns: int = 4096
 ) -> Iterator[np.ndarray]:
-    """Which features vary, in blocks of columns.
+    """Which features vary, bool, in blocks of columns.
 
     All of a movie's pixels do not fit in memory.
     """

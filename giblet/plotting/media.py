@@ -36,7 +36,7 @@ def plot_film_strips(
     dataset: MultimodalDataset,
     title: str = "",
 ) -> Figure:
-    """One frame of each of some TRs, a row a source.
+    """One frame of each of some TRs, one row per source.
 
     Parameters
     ----------
@@ -185,7 +185,10 @@ def decode_players(players: Video | Audio | HTML | str) -> list[Played]:
 def plot_spectrograms(
     audio: Mapping[str, Tensor], processor: AudioProcessor, title: str = ""
 ) -> Figure:
-    """Log-mel spectrograms of (n_trs, n_features) of the same TRs, on one colour scale."""
+    """Log-mel spectrograms of (n_trs, n_features) of the same TRs, on one colour scale.
+
+    They are drawn one below the other.
+    """
     spectra = {name: processor.log_power(values) for name, values in audio.items()}
     n_trs, _, n_mels = next(iter(spectra.values())).shape
     decibels = {
@@ -211,7 +214,7 @@ def text_table(
 ) -> HTML:
     """The annotation nearest to (n_trs, width) embeddings at some TRs.
 
-    One column per source.
+    `rows` and `dataset` are as in `plot_film_strips`. The table has one column per source.
     """
     if dataset.text_processor is None:
         raise ValueError(

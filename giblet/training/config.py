@@ -82,7 +82,7 @@ class TrainingConfig:
 
 
 def learning_rate_at(step: int, n_steps: int, config: TrainingConfig) -> float:
-    """Learning rate of a step (0-based): linear warm-up, then a cosine to 0."""
+    """Learning rate of a step (0-based): linear warm-up, then a cosine to 0 after `n_steps`."""
     n_warmup = config.warmup * n_steps
     if step < n_warmup:
         return config.learning_rate * (step + 1) / (n_warmup + 1)

@@ -293,10 +293,11 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, data: Dataset) -> dict[str, float]:
-        """Losses over a data set, and `r`, the correlation over time of predicted fMRI.
+        """Losses over a data set, and `r`, how well predicted fMRI follows the measured one.
 
-        It is the mean over the voxels that the training subjects share, see `shared_voxels`, or
-        over all voxels of data that are no `MultimodalDataset`.
+        `r` is the correlation over time of predicted and measured fMRI. It is the mean over the
+        voxels that the training subjects share, see `shared_voxels`, or over all voxels of data
+        that are no `MultimodalDataset`.
         """
         self.model.eval()
         parts = [
