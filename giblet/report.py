@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from giblet.analysis.chance import N_PERMUTE
-from giblet.analysis.prediction import Prediction
+from giblet.analysis.prediction import Prediction, with_planted
 from giblet.analysis.reconstruction import SOURCES, Reconstruction, reconstruction_table
 from giblet.data import MultimodalDataset
 from giblet.data.audio import RATE
@@ -37,11 +37,8 @@ def report_prediction(run: Run, out: Path) -> None:
     `prediction.csv` and `prediction.png`; `r.nii.gz` and `q.nii.gz`, see `Prediction.save`.
     """
     prediction = Prediction(run.model, run.data["all"])
-    table = prediction.network_table()
+    table = with_planted(prediction.network_table(), run.data["all"])
     planted = run.data["all"].planted
-    if planted:
-        driven_by = [" + ".join(planted.get(name, ["nothing"])) for name in table.index]
-        table.insert(0, "simulated from", driven_by)
     print(f"\n{run.ended}")
     print(
         f"{run.data['all'].label}held-out r over {run.data['test'].n_trs} test TRs, mean response "
@@ -57,9 +54,6 @@ def report_prediction(run: Run, out: Path) -> None:
     if planted:
         _compare_with_planted(table, planted)
     prediction.save(out)
-    if planted:  # a file of simulated data says so
-        with atomic_path(out / "prediction.csv") as temporary:
-            table.to_csv(temporary)
     with atomic_path(out / "prediction.png") as temporary:
         prediction.plot().savefig(temporary, dpi=110)
     _print_files(run, out)

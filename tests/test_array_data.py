@@ -212,9 +212,8 @@ def test_null_without_coordinates_is_of_parcels_at_random(run):
     assert lesions.shape == (50, N_PARCELS)
     assert (lesions.sum(1) == 7).all()
     spread = np.corrcoef(lesions.T.astype(float))[np.triu_indices(N_PARCELS, 1)]
-    assert (np.nanmax(spread) > 0.8) == has_film(
-        run
-    )  # neighbours are lesioned together where they are known
+    together = np.nanmax(spread) > 0.8  # neighbours are lesioned together where they are known
+    assert together == has_film(run)
 
 
 def test_scores_of_a_whole_data_set_are_refused(run):

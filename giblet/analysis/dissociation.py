@@ -73,7 +73,7 @@ def region_sweep(
         One row per region; columns (modality, 'effect' | 'z' | 'p'), see `LesionEffect`, and
         ('', 'n_voxels'). A region without voxels has no effect, z or p: NaN.
     """
-    lesions = [replace(lesion, mask=regions.voxels(name)) for name in regions.names]
+    lesions = [replace(lesion, mask=regions.voxels(name), units=()) for name in regions.names]
     lesioned = lesion.brain.of_lesions(lesions)
     nulls = {}
     rows = []
@@ -99,7 +99,8 @@ def unit_sweep(
     """
     n_units = lesion.brain.bottleneck.shape[1]
     starts = range(0, n_units - group_size + 1, group_size)
-    lesions = [replace(lesion, units=range(start, start + group_size)) for start in starts]
+    silenced = replace(lesion, mask=None)
+    lesions = [replace(silenced, units=range(start, start + group_size)) for start in starts]
     lesioned = lesion.brain.of_lesions(lesions)
     null = lesions[0].null(n_permute, random_state)
     rows = []

@@ -127,7 +127,7 @@ def identify(
 ) -> Identification:
     """Identify held-out TRs, beside the same from the reconstructions of other times of their run.
 
-    The null is that of `statistics.window_null`: what brains at least `exclusion` TRs away gave is
+    The null is that of `chance.window_null`: what brains at least `exclusion` TRs away gave is
     compared with the held-out block as if it were its own. A draw takes one window from each run,
     independently.
 

@@ -307,7 +307,7 @@ class Lesion:
     brain : Brain
     mask : (n_voxels,) bool, optional
         Lesioned voxels. None or an empty one leaves the voxels intact, in both modes.
-    units : sequence of int
+    units : sequence of int, or (bottleneck_dim,) bool
         Lesioned units of the bottleneck.
     fill : 'zero', 'mean' or 'resample'
         What stands in for them, see `fill_values`; it comes from this brain and its bottleneck.
@@ -339,12 +339,13 @@ class Lesion:
     @property
     def unit_indices(self) -> np.ndarray:
         """The lesioned units: (n_units,) int."""
-        return np.asarray(self.units, int)
+        units = np.asarray(self.units)
+        return np.flatnonzero(units) if units.dtype == bool else units.astype(int)
 
     @property
     def n_units(self) -> int:
         """Number of lesioned units."""
-        return len(self.units)
+        return len(self.unit_indices)
 
     @cached_property
     def bottleneck(self) -> Tensor:
@@ -429,7 +430,8 @@ def lesion_effects(
 ) -> dict[str, LesionEffect]:
     """Effects of a lesion by modality, from its scores {name: (n_trs,)} and its null."""
     intact = lesion.brain.intact
+    mode = lesion.mode if lesion.n_voxels else "without"  # units alone are silenced in both modes
     return {
-        name: LesionEffect(intact[name][0], lesioned[name], null[name], lesion.mode)
+        name: LesionEffect(intact[name][0], lesioned[name], null[name], mode)
         for name in lesion.brain.names
     }

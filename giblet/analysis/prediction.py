@@ -160,6 +160,14 @@ def network_table(
     return dataset.marked(table)
 
 
+def with_planted(table: pd.DataFrame, dataset: MultimodalDataset) -> pd.DataFrame:
+    """A table by region that says, of simulated data, what each region was simulated from."""
+    if dataset.simulated:
+        causes = [" + ".join(dataset.planted.get(name, ["nothing"])) for name in table.index]
+        table.insert(0, "simulated from", causes)
+    return table
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """A model's prediction of held-out responses, with all that it has to be compared with.
@@ -441,8 +449,9 @@ class Prediction:
         out : folder
         """
         out = Path(out)
+        table = with_planted(self.network_table(n_permute=n_permute), self.whole)
         with atomic_path(out / "prediction.csv") as temporary:
-            self.network_table(n_permute=n_permute).to_csv(temporary)
+            table.to_csv(temporary)
         if self.whole.mask_img is not None:
             save_map(self.r, self.whole.mask_img, out / "r.nii.gz")
             save_map(self.q(n_permute), self.whole.mask_img, out / "q.nii.gz", background=1.0)

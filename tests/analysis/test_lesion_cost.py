@@ -29,7 +29,7 @@ def test_effect_by_hand():
 
 @pytest.mark.parametrize("mode", ["without", "only"])
 def test_effect_of_no_score(mode):
-    """Text that no TR has, a null that lacks a draw, and brain that are not finite."""
+    """Text that no TR has, a null that lacks a draw, and scores that are not finite."""
     nothing = np.full(5, np.nan)
     ones = np.ones(5)
     null = np.linspace(-1, 1, 49)

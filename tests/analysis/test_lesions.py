@@ -150,6 +150,44 @@ def test_lesion_of_voxels_and_of_units(brain, region):
     assert table["p"].to_dict() == {name: effect.p for name, effect in effects.items()}
 
 
+@pytest.mark.parametrize(
+    "units", [range(2, 5), [2, 3, 4], np.arange(2, 5), np.isin(np.arange(8), [2, 3, 4])]
+)
+def test_units_of_any_kind_of_sequence(brain, units):
+    lesion = Lesion(brain, units=units)
+    assert lesion.n_units == 3
+    assert torch.equal(lesion.bottleneck, lesion_units(brain.bottleneck, slice(2, 5)))
+    swept = brain.of_lesions([lesion])
+    for name, values in lesion.scores.items():
+        assert np.allclose(swept[name][0], values, atol=1e-6, equal_nan=True)
+
+
+def test_lesion_of_nothing_has_no_null(brain):
+    nothing = np.zeros(brain.fmri.shape[1], bool)
+    for lesion in (Lesion(brain), Lesion(brain, nothing), Lesion(brain, units=range(0))):
+        null = lesion.null(n_permute=4)
+        assert set(null) == set(brain.names)
+        assert all(values.shape == (4,) for values in null.values())
+        assert all(np.isnan(values).all() for values in null.values())
+        assert lesion.table(n_permute=4)[["z", "p"]].isna().all(axis=None)
+        for name, values in lesion.scores.items():
+            assert np.allclose(values, brain.intact[name][0], atol=1e-6, equal_nan=True)
+
+
+def test_null_of_voxels_and_units_draws_both(brain, region, data):
+    coordinates = voxel_coordinates(data["test"].mask_img)
+    lesion = Lesion(brain, region, units=range(3), mode="only", fill="mean", strength=0.5)
+    null = lesion.null(n_permute=2, random_state=5)
+    rng = np.random.default_rng(5)
+    masks = random_regions(coordinates, int(region.sum()), 2, rng)
+    for draw, mask in enumerate(masks):
+        units = rng.choice(8, 3, replace=False)
+        drawn = replace(lesion, mask=mask, units=units)
+        for name, after in long_way(brain, drawn.bottleneck).items():
+            cost = np.nanmean(brain.intact[name][0] - after)
+            assert null[name][draw] == pytest.approx(cost, abs=1e-4)
+
+
 def test_picture_of_a_lesion_has_four_rows(brain, region):
     figure = Lesion(brain, region).plot(n_stills=3)
     assert len(figure.axes) == 4 * 3

@@ -4,13 +4,20 @@ import pandas as pd
 import pytest
 import torch
 
-from giblet.analysis.ceiling import inter_subject_correlation
+from giblet.analysis.ceiling import (
+    inter_subject_correlation,
+    prediction_ceiling,
+    split_half_reliability,
+)
 from giblet.analysis.chance import fdr, voxelwise_null
-from giblet.analysis.correlation import subject_correlations, voxelwise_correlation
+from giblet.analysis.correlation import r2_score, subject_correlations, voxelwise_correlation
 from giblet.analysis.prediction import Prediction, network_table, predict_fmri
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
 from giblet.regions import Regions, seitzman_networks
+
+REGION_COLUMNS = ["n_voxels", "r", "ceiling", "r/ceiling", "subject r", "ISC", "subject r/ISC"]
+REGION_COLUMNS += ["significant", "ridge r", "r - ridge", "low", "high", "p"]
 
 
 def test_predictions_in_order_and_without_dropout(data, model):
@@ -129,6 +136,7 @@ def test_region_table_against_planted_scores(rng):
     p = np.array([0.001] * 3 + [0.9] * 9)
     prediction._nulls["voxels", 2000, 0] = p
     table = prediction.region_table(regions, n_boot=500)
+    assert table.columns.tolist() == REGION_COLUMNS
     driven = table.loc["driven"]
     silent = table.loc["silent"]
     assert table["n_voxels"].tolist() == [6, 5]
@@ -186,6 +194,12 @@ def test_prediction_scores_its_held_out_trs(prediction, data, model):
     assert np.array_equal(prediction.subject_r, subject_r, equal_nan=True)
     isc = inter_subject_correlation(test.per_subject())
     assert np.array_equal(prediction.isc, isc, equal_nan=True)
+    r2 = r2_score(fmri_pred[held_out], test.fmri(), test.run)
+    assert np.array_equal(prediction.r2, r2, equal_nan=True)
+    reliability = split_half_reliability(test.per_subject())
+    assert np.array_equal(prediction.reliability, reliability, equal_nan=True)
+    ceiling = prediction_ceiling(reliability)
+    assert np.array_equal(prediction.ceiling, ceiling, equal_nan=True)
     val = Prediction(model, test, "val")
     assert set(val.held_out.split_labels[val.held_out.tr_index]) == {"val"}
 
@@ -196,6 +210,18 @@ def test_null_of_a_prediction_is_that_of_its_voxels(prediction, data):
     _, p = voxelwise_null(prediction.fmri_pred, whole.fmri(), *clock, 50, 3)
     assert np.array_equal(prediction.null(50, random_state=3), p, equal_nan=True)
     assert np.array_equal(prediction.q(50, random_state=3), fdr(p), equal_nan=True)
+
+
+def test_table_of_a_prediction_is_that_of_its_series(prediction, data):
+    whole = data["all"]
+    table = prediction.network_table(n_permute=30, random_state=2)
+    regions = seitzman_networks(whole.mask_img)
+    assert table.equals(network_table(prediction.fmri_pred, whole, regions, 30, 2))
+    table["r"] = 0.0
+    assert not prediction.network_table(n_permute=30, random_state=2).equals(table)
+    val = Prediction(None, whole, "val", prediction.fmri_pred)
+    expected = network_table(prediction.fmri_pred, whole, regions, 30, split="val")
+    assert val.network_table(n_permute=30).equals(expected)
 
 
 def test_ridge_of_a_prediction_adds_up(rng):
@@ -218,11 +244,17 @@ def test_one_subject_has_no_ceiling(rng):
     table = alone.region_table(n_permute=20, n_boot=20, block_trs=3)
     assert table[["ceiling", "ISC", "r/ceiling", "subject r/ISC"]].isna().all(axis=None)
     assert table[["r", "ridge r", "subject r"]].notna().all(axis=None)
+    assert np.isnan(alone.ceiling).all()
+    assert np.isnan(alone.isc).all()
 
 
 def test_split_of_training_is_refused(data, model):
     with pytest.raises(ValueError, match="split is 'train', expected 'test' or 'val'"):
         Prediction(model, data["all"], "train")
+    series = np.zeros((data["all"].n_trs, data["all"].model_dims["n_voxels"]))
+    regions = seitzman_networks(data["all"].mask_img)
+    with pytest.raises(ValueError, match="split is 'train', expected 'test' or 'val'"):
+        network_table(series, data["all"], regions, split="train")
 
 
 def test_prediction_made_elsewhere_has_no_model(data, rng):
@@ -241,4 +273,5 @@ def test_files_of_a_prediction(prediction, tmp_path):
     assert (r[~mask] == 0).all()
     assert (q[~mask] == 1).all()
     table = pd.read_csv(tmp_path / "prediction.csv", index_col=0)
+    assert table["simulated from"]["Visual"] == "pictures"
     assert table.index.tolist() == list(prediction.regions.names)

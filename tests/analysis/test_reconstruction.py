@@ -44,14 +44,6 @@ def test_sources_are_what_they_are_called(data, model):
         assert torch.equal(values, batch[name])
 
 
-def test_shift_stays_in_its_run_and_moves_every_tr():
-    run = np.repeat([0, 1], [9, 14])
-    order = shifted_rows(run)
-    assert np.array_equal(np.sort(order), np.arange(23))
-    assert np.array_equal(run[order], run)
-    assert (np.abs(order - np.arange(23)) >= 4).all()
-
-
 def test_ceiling_is_the_projection_on_the_training_film(data, span_model):
     """By least squares in float64, it cannot be beaten by any combination of training frames."""
     test = data["test"]
@@ -93,19 +85,6 @@ def test_codes_end_to_end(simulated, codec, tmp_path):
     sound = test.audio_processor.features_to_sound(recon["audio"])
     assert sound.shape == (round(test.n_trs * 1.5 * 24_000),)
     assert np.isfinite(sound).all()
-
-
-def test_one_subject_and_unknown_ones(data, model):
-    test = data["test"]
-    name = test.subjects[1]
-    own = source_fmri(model, test, "measured", subject=name)
-    assert np.array_equal(own, test.features.fmri[1, test.tr_index])
-    with pytest.raises(ValueError, match="subject is 'nobody', expected one of sub-01, sub-02"):
-        source_fmri(model, test, "measured", subject="nobody")
-    with pytest.raises(
-        ValueError, match="source is 'ceiling', expected one of predicted, measured, shifted"
-    ):
-        source_fmri(model, test, "ceiling")
 
 
 def test_similarity_against_a_loop(data, model):
