@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from giblet.files import load_array
+
+COPY_BASES = "copy these bases again, or delete their folder and train again"
 SMALLEST = 1e-9  # of the largest eigenvalue: what is below is numerical noise
 
 
@@ -51,6 +54,11 @@ def fit_basis(
         "explained": float(1 - lost / variance) if variance > 0 else 1.0,
     }
     return ((correct @ (whiten @ block)).T for block in blocks()), report
+
+
+def _sizes(report: dict) -> tuple[int, int]:
+    """n_values and n_coordinates of a basis."""
+    return int(report["n_values"]), int(report["n_coordinates"])
 
 
 class Basis(nn.Module):
@@ -98,13 +106,40 @@ class Span:
 
     @classmethod
     def open(cls, path: str | Path) -> "Span":
-        """Read the folder that `giblet.data.fit_span` wrote."""
+        """Read the folder that `giblet.data.fit_span` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it holds no bases.
+        ValueError
+            If a file in it is damaged, missing or of another size than `span.json` says.
+        """
         path = Path(path)
-        if not (path / "span.json").is_file():
+        file = path / "span.json"
+        if not file.is_file():
             raise FileNotFoundError(
-                f"{path} holds no bases: prepare the data again, or give the folder they moved to."
+                f"{path} holds no bases: train again, or put the folder {path.name} of the cache "
+                "in which the model was trained into the folder of the run."
             )
-        return cls(path, json.loads((path / "span.json").read_text()))
+        try:
+            report = json.loads(file.read_text())
+            sizes = {name: _sizes(report[name]) for name in ("video", "fmri")}
+            known = isinstance(report["id"], str)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged ({error!r}): {COPY_BASES}.") from None
+        if not known:
+            raise ValueError(f"{file} is damaged (id is {report['id']!r}): {COPY_BASES}.")
+        span = cls(path, report)
+        for name, (n_values, n_coordinates) in sizes.items():
+            vectors = span.vectors(name)
+            found = (n_values, n_values) if vectors is None else vectors.shape
+            if found != (n_values, n_coordinates):
+                raise ValueError(
+                    f"{path / name}.npy has shape {found}, expected {(n_values, n_coordinates)} "
+                    f"as span.json says: {COPY_BASES}."
+                )
+        return span
 
     @property
     def id(self) -> str:
@@ -117,9 +152,12 @@ class Span:
         None if values are their own coordinates.
         """
         file = self.path / f"{name}.npy"
-        return (
-            np.load(file, mmap_mode="c") if file.is_file() else None
-        )  # never written to: torch asks for the right
+        sizes = _sizes(self.report[name])
+        if sizes[0] == sizes[1]:
+            return None
+        if not file.is_file():
+            raise ValueError(f"{file} is missing, but span.json names it: {COPY_BASES}.")
+        return load_array(file, COPY_BASES, "c")  # never written to: torch asks for the right
 
     def basis(self, name: str) -> Basis:
         """The same as a module."""

@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import tyro
@@ -15,12 +16,10 @@ from giblet.training.config import TrainingConfig
 
 DEFAULTS = TrainingConfig()
 Out = Annotated[Path | None, tyro.conf.arg(aliases=["--output"])]
+SomeOut = Annotated[Path, tyro.conf.arg(aliases=["--output"])]
 
 
-def demo(
-    out: Annotated[Path, tyro.conf.arg(aliases=["--output"])] = Path("giblet-demo"),
-    random_state: int = 0,
-) -> None:
+def demo(out: SomeOut = Path("giblet-demo"), random_state: int = 0) -> None:
     """Simulate a movie data set, train on it and report held-out prediction, in about a minute.
 
     Parameters
@@ -31,23 +30,27 @@ def demo(
         Seed of the data and of the training.
     """
     from giblet.data.simulation import simulate_dataset
+    from giblet.files import check_writable, expanded
 
+    out = expanded(out)
+    check_writable(out)
+    config = TrainingConfig(random_state=random_state)
     data = simulate_dataset(out / "data", random_state=random_state)
-    train(data, out, TrainingConfig(random_state=random_state))
+    train(data, out, config)
     _show_notebooks(data, out)
 
 
 def _show_notebooks(data: Path, out: Path) -> None:
     """Print how to open the notebooks, from where the user is."""
-    names = f"GIBLET_DATA={data.resolve()} GIBLET_RUN={out.resolve()}"
+    names = f"GIBLET_DATA={quote(str(data.resolve()))} GIBLET_RUN={quote(str(out.resolve()))}"
     notebooks = Path(__file__).parents[1] / "notebooks"
     if not notebooks.is_dir():  # installed without the repository
         print(f"in a clone of giblet, open the notebooks on this data and this run:  {names}")
         return
     jupyter = os.path.relpath(Path(sys.executable).with_name("jupyter"))
     print(
-        f"open the notebooks on this data and this run:  {names} {jupyter} lab "
-        f"{os.path.relpath(notebooks)}/"
+        f"open the notebooks on this data and this run:  {names} {quote(jupyter)} lab "
+        f"{quote(os.path.relpath(notebooks))}/"
     )
 
 
@@ -61,6 +64,7 @@ def train(
     width: float | None = None,
     full_size: bool = False,
     direct: bool = False,
+    cache_dir: Path | None = None,
 ) -> None:
     """Train on a data folder and report held-out prediction.
 
@@ -89,7 +93,10 @@ def train(
     direct : bool
         Hold every weight of pixels and voxels instead of their coordinates in the span of the
         training data.
+    cache_dir : Path
+        Folder for the features; by default `cache` in the data folder.
     """
+    from giblet.files import check_writable, expanded
     from giblet.recipe import FULL_SIZE
     from giblet.report import report_prediction
     from giblet.runs import load_or_train
@@ -97,10 +104,14 @@ def train(
     from giblet.training.device import resolve_device
     from giblet.training.distributed import process_group, rank
 
-    settings = {"subjects": subjects, "context": context, "test_runs": test_runs, "width": width}
-    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    settings: dict[str, Any] = {"subjects": subjects, "context": context, "test_runs": test_runs}
+    settings |= {"width": width, "cache_dir": cache_dir}
+    given = {name: value for name, value in settings.items() if value is not None}
     if out is None and "GIBLET_RUN" in os.environ:
         out = Path(os.environ["GIBLET_RUN"])
+    if out is not None:
+        out = expanded(out)
+        check_writable(out)
     run_dir = None if out is None else find_run(out) or out / "run"
     recipe = FULL_SIZE if full_size else None
     with process_group(resolve_device(config)):
@@ -111,11 +122,12 @@ def train(
 
 
 def reconstruct(
-    out: Annotated[Path, tyro.conf.arg(aliases=["--output"])],
+    out: SomeOut,
     checkpoint: Path | None = None,
     data: Path | None = None,
     full_size: bool = False,
     subject: str | None = None,
+    cache_dir: Path | None = None,
 ) -> None:
     """Write what comes back of the held-out film from predicted, measured and wrong brains.
 
@@ -132,12 +144,17 @@ def reconstruct(
         Refuse a checkpoint that is not of the full-size recipe.
     subject : str
         One subject's measured brain instead of the mean of the group.
+    cache_dir : Path
+        Folder of the features, if training was given one; by default `cache` in the data folder.
     """
+    from giblet.files import check_writable, expanded
     from giblet.recipe import FULL_SIZE
     from giblet.report import shown_path, write_reconstructions
     from giblet.runs import load_run
 
-    run = load_run(checkpoint, data)
+    out = expanded(out)
+    check_writable(out)
+    run = load_run(checkpoint, data, cache_dir=cache_dir)
     film = run.data["test"].video_processor
     if full_size and replace(film, tr=FULL_SIZE.video.tr) != FULL_SIZE.video:
         raise ValueError(
@@ -154,9 +171,17 @@ def main() -> None:
     """Entry point of the `giblet` command."""
     commands: dict[str, Any] = {"demo": demo, "train": train, "reconstruct": reconstruct}
     try:
+        os.getcwd()  # torch ends the process without a word where it is gone
+    except FileNotFoundError:
+        sys.exit("giblet: the current folder no longer exists: change to another one.")
+    try:
         tyro.extras.subcommand_cli_from_dict(commands)
-    except (ValueError, FileNotFoundError, MemoryError) as error:
+    except (ValueError, MemoryError) as error:
         sys.exit(f"giblet: {error}")
+    except OSError as error:
+        from giblet.files import in_words
+
+        sys.exit(f"giblet: {in_words(error)}")
     except KeyboardInterrupt:
         sys.exit("giblet: interrupted; the same command goes on from the last checkpoint.")
     except RuntimeError as error:

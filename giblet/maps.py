@@ -8,6 +8,7 @@ from nilearn.image import new_img_like
 from nilearn.masking import unmask
 from nilearn.surface import SurfaceImage
 
+from giblet.data.images import mask_voxels
 from giblet.files import atomic_folder, atomic_path
 from giblet.regions import check_mask
 
@@ -15,7 +16,7 @@ from giblet.regions import check_mask
 def voxel_image(values: np.ndarray, mask_img, background: float = 0.0):
     """(n_voxels,) values as a NIfTI image; `background` outside the mask and where they are NaN."""
     check_mask(mask_img)
-    mask = np.asarray(mask_img.dataobj) > 0
+    mask = mask_voxels(mask_img)
     values = np.nan_to_num(np.asarray(values, np.float32), nan=background)
     image = unmask(values, new_img_like(mask_img, mask))
     if background == 0:

@@ -1,5 +1,6 @@
 """The kit's recipe: what `giblet train` and the notebooks take by default."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import torch
 
 from giblet.alignment.splits import SPLITS
+from giblet.basis import Span
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
+from giblet.files import expanded
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 
 # Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two
@@ -57,13 +60,14 @@ def open_data(
         with False, 'train' has one item per subject and TR; the other splits are means in any case.
     **settings
         Arguments of `MultimodalDataset` for a folder, before those of the recipe, and `colour`, of
-        its `VideoProcessor`.
+        its `VideoProcessor`. `cache_dir` is where the features are kept, and changes no result.
     """
     if isinstance(data, Mapping):
         average = average and data["train"].average
         data = data["all"]
     if not isinstance(data, MultimodalDataset):
-        data = MultimodalDataset(data, progress=progress, **_data_settings(recipe, settings))
+        settings = _data_settings(recipe, settings)
+        data = MultimodalDataset(expanded(data), progress=progress, **settings)
     elif settings:
         raise ValueError(
             f"{', '.join(settings)} are settings of a folder: open the data set with them."
@@ -80,6 +84,8 @@ def _data_settings(recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any]:
         "audio_processor": recipe.audio,
     }
     given |= recipe.data | settings
+    if given.get("cache_dir") is not None:
+        given["cache_dir"] = expanded(given["cache_dir"])
     if "colour" in given:
         colour = given.pop("colour")
         given["video_processor"] = replace(given["video_processor"], colour=colour)
@@ -93,6 +99,7 @@ def build_model(
     direct: bool = False,
     progress: bool = True,
     span_dir: str | Path | None = None,
+    span: Span | None = None,
     **settings,
 ) -> MultimodalAutoencoder:
     """The recipe's model for a training set; `settings` override the recipe's.
@@ -107,12 +114,25 @@ def build_model(
         as pixels and voxels, or the training items are not means of the subjects.
     span_dir : folder, optional
         As `folder` of `fit_span`.
+    span : Span, optional
+        Bases of this training set that exist already; default those of `fit_span`.
+
+    Raises
+    ------
+    ValueError
+        If `width` or `bottleneck_dim` is no positive number, or every stimulus is absent.
     """
     sizes: dict[str, Any] = dict(dataset.model_dims)
     settings = _recipe_settings(recipe, dataset.present) | settings
+    for name in ("width", "bottleneck_dim"):
+        if name in settings and not 0 < settings[name] < math.inf:
+            raise ValueError(f"{name} is {settings[name]}, expected a positive number.")
     many_trs = dataset.n_trs >= max(sizes["video_dim"], sizes["n_voxels"])
     direct = direct or many_trs or not dataset.average
-    span = None if direct else fit_span(dataset, span_dir, progress=progress)
+    if direct:
+        span = None
+    elif span is None:
+        span = fit_span(dataset, span_dir, progress=progress)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(random_state)
@@ -127,6 +147,11 @@ def _recipe_settings(recipe: Recipe, present: tuple[str, ...]) -> dict:
     At a sixteenth of the seed's widths the text encoder alone would leave 16 numbers of the movie.
     So Layer 3 keeps the 96 features that the three encoders have together.
     """
+    if not present:
+        raise ValueError(
+            "video, audio and text are each missing or the same in every training TR: give a data "
+            "set in which at least one of them changes."
+        )
     if "width" not in recipe.model:
         return recipe.model
     n_features = sum(LAYER_3[name] for name in present)

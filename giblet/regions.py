@@ -1,21 +1,26 @@
 """Named regions of the brain mask."""
 
+import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from nibabel.affines import apply_affine
 from nilearn import datasets, image
 from scipy.spatial import cKDTree
+
+from giblet.data.entries import read_text
+from giblet.data.images import check_image, load_image, mask_voxels, read_volume
 
 if TYPE_CHECKING:
     from giblet.data import MultimodalDataset
 
 N_PARCELS = 1000  # arrays of more columns are voxels, and no region each
 BACKGROUND = "background"
+FRACTION = 1e-3  # by which a label may differ from a whole number, as scaled integers do
 
 
 def check_mask(mask_img) -> None:
@@ -29,7 +34,7 @@ def check_mask(mask_img) -> None:
 def voxel_coordinates(mask_img) -> np.ndarray:
     """Centre of each voxel of a mask in mm: (n_voxels, 3)."""
     check_mask(mask_img)
-    return apply_affine(mask_img.affine, np.argwhere(np.asarray(mask_img.dataobj) > 0))
+    return apply_affine(mask_img.affine, np.argwhere(mask_voxels(mask_img)))
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,16 @@ def sphere(mask_img, centre_mm: Sequence[float], radius_mm: float) -> np.ndarray
 def lesion_mask(lesion_img, mask_img) -> np.ndarray:
     """Voxels of a mask that lie in a lesion: (n_voxels,) bool.
 
-    The lesion is an image or file on any grid in MNI space.
+    The lesion is an image or file on any grid in MNI space, 0 outside and one other value inside.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `giblet.data.images.load_image` and `mask_voxels`, and where no voxel lies in it.
     """
-    return (
-        label_regions(image.math_img("img > 0", img=lesion_img), {1: "lesion"}, mask_img).labels
-        == 0
-    )
+    opened, name = _opened(lesion_img, "lesion_img")
+    inside = image.new_img_like(opened, mask_voxels(opened, name).astype(np.int32))
+    return label_regions(inside, {1: "lesion"}, mask_img).labels == 0
 
 
 def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
@@ -160,15 +169,20 @@ def label_regions(
 
     Raises
     ------
-    ValueError
-        Where a label named by a mapping does not occur within the mask; others are left out, and
-        counted in a line.
+    FileNotFoundError, ValueError
+        Where a file is missing or damaged, the image holds other values than whole numbers, or a
+        label named by a mapping does not occur within the mask; others are left out, and counted
+        in a line.
     """
     check_mask(mask_img)
     resampled = image.resample_to_img(
-        labels_img, mask_img, interpolation="nearest", force_resample=True, copy_header=True
+        _whole_labels(*_opened(labels_img, "labels_img")),
+        mask_img,
+        interpolation="nearest",
+        force_resample=True,
+        copy_header=True,
     )
-    labels = np.asarray(resampled.dataobj)[np.asarray(mask_img.dataobj) > 0].round().astype(int)
+    labels = np.asarray(resampled.dataobj)[mask_voxels(mask_img)].round().astype(int)
     named = _label_names(names, labels)
     found = {named[label] for label in np.unique(labels).tolist() if label in named}
     missing = [name for name in dict.fromkeys(named.values()) if name not in found]
@@ -184,23 +198,38 @@ def label_regions(
     return Regions(np.array([position.get(label, -1) for label in labels]), kept)
 
 
+def _opened(labels_img, argument: str):
+    """An image or file as an image, and its name for errors."""
+    if isinstance(labels_img, str | Path):
+        path = Path(labels_img).expanduser()
+        return load_image(path), path
+    return labels_img, argument
+
+
+def _whole_labels(labels_img, name: str | Path):
+    """A label image in three dimensions; NaN is no region."""
+    check_image(labels_img, name)
+    labels = read_volume(labels_img, name)
+    if labels.dtype.kind != "f":
+        return labels_img if labels_img.ndim == 3 else image.new_img_like(labels_img, labels)
+    labels = np.where(np.isnan(labels), 0, labels)
+    whole = np.isfinite(labels) & np.isclose(labels, np.round(labels), rtol=0, atol=FRACTION)
+    fractional = labels[~whole]
+    if len(fractional) > 0:
+        raise ValueError(
+            f"{name} holds the label {fractional[0]:g}, expected whole numbers: give a label "
+            "image, resampled to the nearest voxel and not smoothed."
+        )
+    return image.new_img_like(labels_img, np.round(labels))
+
+
 def _label_names(
     names: Mapping[int, str] | Sequence[str] | str | Path, labels: np.ndarray
 ) -> dict[int, str]:
     if isinstance(names, Mapping):
         return dict(names)
     if isinstance(names, str | Path):
-        table = pd.read_csv(names, sep="\t")
-        if not {"index", "name"} <= set(table):
-            raise ValueError(
-                f"{names} has the columns {', '.join(table)}, expected index and name, "
-                "tab-separated."
-            )
-        return {
-            int(label): str(name)
-            for label, name in zip(table["index"], table["name"], strict=True)
-            if label != 0
-        }
+        return _read_names(Path(names).expanduser())
     if len(names) == 0:
         return {int(label): f"region {label}" for label in np.unique(labels) if label > 0}
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
@@ -208,6 +237,42 @@ def _label_names(
     return {
         label: name for label, name in enumerate(names, start=first) if name.lower() != BACKGROUND
     }
+
+
+def _read_names(path: Path) -> dict[int, str]:
+    """Names by label of a BIDS table."""
+    reader = csv.reader(read_text(path).splitlines(), delimiter="\t", strict=True)
+    try:
+        header, *rows = [[cell.strip() for cell in row] for row in reader if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{path} is no table ({error}): mend its quotation marks.") from None
+    if header.count("index") != 1 or header.count("name") != 1:
+        raise ValueError(
+            f"{path} has the columns {', '.join(header)}, expected index and name, tab-separated."
+        )
+    names = {}
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path} has {len(row)} cells in row {number}, expected {len(header)} as in its "
+                "first row: mend the row."
+            )
+        cells = dict(zip(header, row, strict=True))
+        if not re.fullmatch(r"[+-]?\d+(\.0*)?", cells["index"]) or not cells["name"]:
+            raise ValueError(
+                f"{path} has the index {cells['index']!r} and the name {cells['name']!r} in row "
+                f"{number}, expected a whole number and a name: mend the row."
+            )
+        label = int(cells["index"].split(".")[0])
+        if label in names:
+            raise ValueError(
+                f"{path} has the index {label} twice, expected each label once: mend row {number}."
+            )
+        names[label] = cells["name"]
+    names.pop(0, None)
+    if not names:
+        raise ValueError(f"{path} names no label besides 0, expected one row per region: add them.")
+    return names
 
 
 def schaefer_parcels(mask_img, n_rois: int = 100) -> Regions:

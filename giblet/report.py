@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from giblet.analysis.reconstruction import SOURCES, Reconstruction, reconstructi
 from giblet.data import MultimodalDataset
 from giblet.data.audio import RATE
 from giblet.data.media import write_movie, write_wav
-from giblet.files import atomic_path
+from giblet.files import atomic_path, check_writable, expanded
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.media import (
     plot_film_strips,
@@ -77,14 +78,19 @@ def _print_files(run: Run, out: Path) -> None:
 
 
 def shown_path(path: Path) -> str:
-    """A path as a shell takes it from where the user is: relative below here, ~ below home."""
+    """A path as a shell takes it from where the user is: relative below here, ~ below home.
+
+    It is absolute for a user without a home, whose log is read elsewhere than in the container that
+    wrote it.
+    """
     path = path.resolve()
-    if path.is_relative_to(Path.cwd()):
-        return os.path.relpath(path)
-    try:
-        return f"~/{path.relative_to(Path.home())}"
-    except (ValueError, RuntimeError):  # not below it, or there is no home
+    home = expanded("~")
+    if not home.is_absolute() or home == Path(home.anchor):
         return str(path)
+    with suppress(FileNotFoundError):  # here may be gone
+        if path.is_relative_to(Path.cwd()):
+            return os.path.relpath(path)
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def write_reconstructions(
@@ -110,7 +116,7 @@ def write_reconstructions(
         One subject's measured brain instead of the mean of the group.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     movie = Reconstruction(model, dataset, "movie")
     recon = {source: Reconstruction(model, dataset, source, subject) for source in SOURCES}
     identified = {}

@@ -5,15 +5,17 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
 from giblet.analysis.verdict import Verdict, judge
+from giblet.basis import Span
 from giblet.data import MultimodalDataset
-from giblet.data.provenance import check_same_data
+from giblet.data.provenance import check_same_data, differences, trained_on
+from giblet.files import check_writable, expanded
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.training import plot_history
 from giblet.recipe import SMALL, Recipe, build_model, open_data
@@ -114,17 +116,20 @@ def load_or_train(
     **settings
         Of the data, as of `open_data` and `MultimodalDataset` (`context`, `subjects`, `colour`,
         `fractions`, `regions`, `average`, ...), and of the model, as of `MultimodalAutoencoder`
-        (`width`, `bottleneck_dim`, ...).
+        (`width`, `bottleneck_dim`, ...). `cache_dir`, where the features are kept, is none: it
+        names no other run.
 
     Raises
     ------
     ValueError
         If a setting is unknown, the run was trained with others or on other data, or arrays have no
         `run_dir`.
+    OSError
+        One sentence where a folder cannot be read or written.
     """
-    given = config is not None or recipe is not None or direct or settings
+    given = config is not None or recipe is not None or direct or set(settings) - {"cache_dir"}
     run_dir = run_dir or (None if given else os.environ.get("GIBLET_RUN"))
-    run_dir = run_dir and (find_run(run_dir) or run_dir)
+    run_dir = _place_of_run(run_dir, data)
     of_data, of_model = sort_settings(settings)
     saved = RunFolder(run_dir).read_settings() if run_dir else None
     if saved:
@@ -139,6 +144,7 @@ def load_or_train(
         data = open_data(data, recipe or SMALL, progress, **of_data)
         if saved and recipe is None:
             of_model = without_sizes(saved["config"], data["train"]) | of_model
+        of_model["span"] = _bases_of_run(saved, data["train"], run_dir)
         model = _start_model(
             data["train"], config, recipe or SMALL, direct, progress, run_dir, of_model
         )
@@ -150,6 +156,21 @@ def load_or_train(
             model = load_model(folder)
     verdict = _verdict(model, data, history, folder) if first else None
     return Run(model, data, history, folder, verdict, config)
+
+
+def _place_of_run(run_dir, data) -> Path | None:
+    """The folder of a run that is named, if there is one, found and fit to be written to."""
+    if run_dir:
+        run_dir = expanded(run_dir)
+        found = find_run(run_dir)
+        if found is None:
+            check_writable(run_dir)
+        return found or run_dir
+    if isinstance(data, str | Path) and (expanded(data) / "dataset.toml").is_file():
+        usual = expanded(data) / "runs"
+        if not usual.is_dir():
+            check_writable(usual)
+    return None
 
 
 def _start_model(
@@ -188,6 +209,7 @@ def load_run(
     run_dir: str | Path | None = None,
     data: str | Path | MultimodalDataset | None = None,
     progress: bool = True,
+    cache_dir: str | Path | None = None,
 ) -> Run:
     """A run as it was trained, with the data as they were in training; nothing is trained.
 
@@ -199,6 +221,8 @@ def load_run(
         Needed where the data are no longer where they were in training, and for arrays; for a
         folder GIBLET_DATA will do. The bases of a `SpanAutoencoder` are looked for where they were,
         in the data's cache, and in `run_dir`.
+    cache_dir : folder, optional
+        Of the features, if they are not in `cache` of the data folder.
 
     Raises
     ------
@@ -210,9 +234,10 @@ def load_run(
     path = run_dir or os.environ.get("GIBLET_RUN")
     if path is None:
         raise ValueError("no run is named: give run_dir, or set GIBLET_RUN to the folder of a run.")
+    path = expanded(path)
     saved = load_settings(path)
-    folder = find_run(path) or Path(path).parent
-    parts = _data_of_run(path, saved, data or os.environ.get("GIBLET_DATA"), progress)
+    folder = find_run(path) or path.parent
+    parts = _data_of_run(path, saved, data or os.environ.get("GIBLET_DATA"), progress, cache_dir)
     check_same_data(saved["data"], parts["train"])
     model = load_model(path, _span_of_run(saved, parts["train"], folder))
     history = RunFolder(folder).read_history()
@@ -222,7 +247,7 @@ def load_run(
 
 
 def _data_of_run(
-    path: str | Path, saved: dict, data, progress: bool
+    path: Path, saved: dict, data, progress: bool, cache_dir: str | Path | None
 ) -> dict[str, MultimodalDataset]:
     """The data of a checkpoint, from where they were or from `data`."""
     if isinstance(data, MultimodalDataset):
@@ -230,11 +255,12 @@ def _data_of_run(
     where = data or (saved["data"] or {}).get("path")
     if where is None or not saved_data(saved):
         raise ValueError(f"{path} was trained on arrays: give the data set that they make.")
-    if not Path(where).is_dir():
+    if not expanded(where).is_dir():
         raise FileNotFoundError(
-            f"{where}, the data that {path} was trained on, is missing: say where it is now."
+            f"{where}, the data that {path} was trained on, is missing: say where it is now, with "
+            "--data (in Python data)."
         )
-    return open_data(where, progress=progress, **saved_data(saved))
+    return open_data(where, progress=progress, cache_dir=cache_dir, **saved_data(saved))
 
 
 def _span_of_run(saved: dict, train: MultimodalDataset, folder: Path) -> Path | None:
@@ -242,8 +268,22 @@ def _span_of_run(saved: dict, train: MultimodalDataset, folder: Path) -> Path | 
     if saved["span"] is None:
         return None
     then = Path(saved["span"]["path"])
-    places = [place / then.name for place in (train.cache, folder) if place is not None]
-    return next((place for place in (then, *places) if place.is_dir()), then)
+    places = [then, folder / then.name]
+    if train.cache is not None:  # a copy of the data has another cache; the bases name themselves
+        places += [train.cache / then.name, *train.cache.parent.glob(f"*/{then.name}")]
+    return next((place for place in places if place.is_dir()), then)
+
+
+def _bases_of_run(saved: dict | None, train: MultimodalDataset, folder) -> Span | None:
+    """The bases of a run that goes on with its own data: a copy of the data has another cache."""
+    if (
+        saved is None
+        or saved["span"] is None
+        or differences(saved["data"] or {}, trained_on(train))
+    ):
+        return None
+    path = _span_of_run(saved, train, folder)
+    return Span.open(path) if path is not None and path.is_dir() else None
 
 
 def _verdict(
@@ -253,8 +293,10 @@ def _verdict(
     log = RunFolder(folder)
     epoch = best_epoch(history) if history else None
     logged = log.read_verdict(epoch)
+    if logged is not None and set(logged) != {entry.name for entry in fields(Verdict)}:
+        logged = None  # of another version
     verdict = Verdict(**logged) if logged else judge(model, data["train"], data["all"])
-    if epoch is not None and not logged:
+    if epoch is not None and not logged and log.is_writable:
         log.log_verdict(epoch, asdict(verdict))
     if not verdict.above_chance:
         print(verdict)

@@ -1,3 +1,6 @@
+import json
+import os
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -66,5 +69,43 @@ def test_without_vectors_values_are_their_own_coordinates(rng):
 
 
 def test_folder_without_bases_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no bases: prepare the data again"):
+    with pytest.raises(FileNotFoundError, match="holds no bases: train again, or put the folder"):
+        Span.open(tmp_path)
+
+
+def with_report(**entries):
+    def write(folder):
+        report = json.loads((folder / "span.json").read_text()) | entries
+        (folder / "span.json").write_text(json.dumps(report))
+
+    return write
+
+
+DAMAGE = {
+    "span.json is damaged": lambda folder: os.truncate(folder / "span.json", 10),
+    "span.json is damaged (": lambda folder: (folder / "span.json").write_text("[]"),
+    "span.json is damaged (KeyError('video'))": lambda folder: (folder / "span.json").write_text(
+        '{"id": "a"}'
+    ),
+    "span.json is damaged (TypeError": with_report(fmri=None),
+    "span.json is damaged (id is 3)": with_report(id=3),
+    "video.npy is missing, but span.json names it": lambda folder: (folder / "video.npy").unlink(),
+    "fmri.npy is damaged or no .npy": lambda folder: os.truncate(folder / "fmri.npy", 300),
+    "fmri.npy is damaged or no .npy (": lambda folder: os.truncate(folder / "fmri.npy", 0),
+    "video.npy has shape (5, 2), expected (9, 2)": lambda folder: np.save(
+        folder / "video.npy", np.zeros((5, 2))
+    ),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGE)
+def test_damaged_bases_are_one_sentence(tmp_path, message):
+    sizes = {"video": (9, 2), "fmri": (40, 3), "none": (4, 4)}
+    report = {name: {"n_values": n, "n_coordinates": k} for name, (n, k) in sizes.items()}
+    (tmp_path / "span.json").write_text(json.dumps({"id": "a"} | report))
+    for name in ("video", "fmri"):
+        np.save(tmp_path / f"{name}.npy", np.zeros(sizes[name]))
+    assert Span.open(tmp_path).basis("none").vectors is None
+    DAMAGE[message](tmp_path)
+    with pytest.raises(ValueError, match=rf"{re.escape(message)}.*: copy these bases again, or"):
         Span.open(tmp_path)

@@ -84,6 +84,13 @@ def test_wrong_settings_are_one_sentence(simulated, tmp_path, monkeypatch):
     for given, message in (
         (["--subjects", "sub-99"], r"subjects are .*'sub-99'.*, expected 'all' or some of"),
         (["--test-runs", 7], r"test_runs are \[7\], expected some of 0 to 1, not all"),
+        (["--width", 0], "width is 0.0, expected a positive number"),
+        (["--width", -1], "width is -1.0, expected a positive number"),
+        (["--width", "nan"], "width is nan, expected a positive number"),
+        (["--epochs", -1], "epochs is -1, expected a positive number"),
+        (["--batch-size", 0], "batch_size is 0, expected a positive number"),
+        (["--learning-rate", "nan"], "learning_rate is nan, expected a positive number"),
+        (["--device", "gpu0"], "device is 'gpu0', expected 'auto', 'cpu', 'cuda' or 'cuda:N'"),
         (["--context", -1, 0], r"context is \(-1, 0\), expected TRs \(before, after\), 0 or more"),
     ):
         with pytest.raises(SystemExit, match=f"^giblet: {message}"):

@@ -135,6 +135,103 @@ def test_names_from_a_table_and_from_numbers(mask_img, halves, tmp_path):
         )
 
 
+TABLES = {
+    "empty": (b"", "has the columns , expected index and name"),
+    "commas": (b"index,name\n1,V1\n", "has the columns index,name, expected index and name"),
+    "columns": (b"index\tlabel\n1\tV1\n", "has the columns index, label, expected"),
+    "column twice": (b"index\tname\tname\n1\tV1\tV2\n", "has the columns index, name, name"),
+    "short row": (b"index\tname\n1\n", "has 1 cells in row 2, expected 2"),
+    "long row": (b"index\tname\n1\tV1\tV2\n", "has 3 cells in row 2, expected 2"),
+    "word": (b"index\tname\none\tV1\n", "has the index 'one' and the name 'V1' in row 2"),
+    "fraction": (b"index\tname\n1.5\tV1\n", "has the index '1.5'"),
+    "no index": (b"index\tname\n\tV1\n", "has the index ''"),
+    "no name": (b"index\tname\n1\t\n", "has the index '1' and the name '' in row 2"),
+    "twice": (b"index\tname\n1\tV1\n2\tV2\n1\tV3\n", "has the index 1 twice, .* row 4"),
+    "background": (b"index\tname\n0\tBackground\n", "names no label besides 0"),
+    "quotes": (b'index\tname\n1\t"V1\n', "is no table"),
+    "UTF-16": ("index\tname\n1\tV1\n".encode("utf-16"), "is UTF-16 or no text, expected UTF-8"),
+    "Latin-1": ("index\tname\n1\tGyrus é\n".encode("latin-1"), "has the byte 0xe9"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_damaged_tables(mask_img, halves, tmp_path, kind):
+    content, message = TABLES[kind]
+    (tmp_path / "atlas.tsv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"atlas\.tsv {message}") as found:
+        label_regions(halves, tmp_path / "atlas.tsv", mask_img)
+    assert type(found.value) is ValueError
+
+
+def test_tables_that_are_read(mask_img, halves, tmp_path):
+    """A byte order mark, Windows' line ends, whole numbers as floats, and names like NA."""
+    table = 'index\tname\r\n0\tnull\r\n1.0\tNA\r\n\r\n2\t"right"\r\n'
+    (tmp_path / "atlas.tsv").write_bytes(table.encode("utf-8-sig"))
+    assert label_regions(halves, tmp_path / "atlas.tsv", mask_img).names == ("NA", "right")
+    with pytest.raises(FileNotFoundError, match=r"none\.tsv is missing"):
+        label_regions(halves, tmp_path / "none.tsv", mask_img)
+
+
+def labels_of(mask_img, kind: str):
+    left = np.zeros(mask_img.shape)
+    left[: left.shape[0] // 2] = 1
+    values, affine = {
+        "fractions": (left / 2, mask_img.affine),
+        "infinite": (np.where(left, np.inf, 0), mask_img.affine),
+        "probabilities": (np.stack([left, 1 - left], axis=-1), mask_img.affine),
+        "complex": (left * 1j, mask_img.affine),
+        "no orientation": (left, None),
+        "metres": (left, np.diag([3e-3, 3e-3, 3e-3, 1])),
+    }[kind]
+    return nib.Nifti1Image(values, affine)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("fractions", "holds the label 0.5, expected whole numbers"),
+        ("infinite", "holds the label inf, expected whole numbers"),
+        ("probabilities", "has shape .* expected 3-D"),
+        ("complex", "holds complex128 values"),
+        ("no orientation", "has no orientation"),
+        ("metres", "has voxels of 0.003 x 0.003 x 0.003 mm"),
+    ],
+)
+def test_label_images_that_are_none(mask_img, tmp_path, kind, message):
+    image = labels_of(mask_img, kind)
+    with pytest.raises(ValueError, match=f"^labels_img {message}"):
+        label_regions(image, (), mask_img)
+    nib.save(image, tmp_path / "atlas.nii.gz")
+    with pytest.raises(ValueError, match=rf"atlas\.nii\.gz {message}"):
+        label_regions(tmp_path / "atlas.nii.gz", (), mask_img)
+
+
+def test_labels_of_any_type(mask_img, halves):
+    expected = label_regions(halves, ("left", "right"), mask_img).labels
+    values = np.asarray(halves.dataobj)
+    outside = np.where(np.asarray(mask_img.dataobj) > 0, values, np.nan)
+    for labels in (values.astype(np.float32), outside, values[..., None].astype(np.int16)):
+        image = nib.Nifti1Image(labels, mask_img.affine)
+        found = label_regions(image, ("left", "right"), mask_img)
+        assert np.array_equal(found.labels, expected)
+
+
+def test_lesions_have_one_value(mask_img, halves, tmp_path):
+    with pytest.raises(ValueError, match=r"^lesion_img has 2 values besides 0, from 1 to 2"):
+        lesion_mask(halves, mask_img)
+    (tmp_path / "lesion.nii.gz").write_text("<html>")
+    with pytest.raises(ValueError, match=r"lesion\.nii\.gz cannot be read as NIfTI, it is a web"):
+        lesion_mask(tmp_path / "lesion.nii.gz", mask_img)
+    with pytest.raises(FileNotFoundError, match=r"none\.nii is missing"):
+        lesion_mask(str(tmp_path / "none.nii"), mask_img)
+
+
+def test_masks_of_regions_have_one_value(mask_img, halves):
+    for use in (voxel_coordinates, seitzman_networks, lambda m: label_regions(halves, (), m)):
+        with pytest.raises(ValueError, match=r"^mask_img has 2 values besides 0"):
+            use(halves)
+
+
 def test_largest_regions():
     assert Regions(np.array([0, 1, 1, 2, 2, -1, -1, -1]), ("a", "b", "c")).largest(2) == ["b", "c"]
 

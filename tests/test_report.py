@@ -48,3 +48,17 @@ def test_paths_are_shown_as_a_shell_takes_them(tmp_path, monkeypatch):
     assert shown_path(tmp_path / "out") == f"~/{tmp_path.name}/out"
     monkeypatch.setenv("HOME", str(elsewhere))
     assert shown_path(tmp_path / "out") == str(tmp_path / "out")
+
+
+def nobody(uid):
+    raise KeyError(uid)
+
+
+@pytest.mark.parametrize("home", [None, "/", "", "somewhere"])
+def test_paths_are_absolute_for_a_user_without_a_home(tmp_path, monkeypatch, home):
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    assert shown_path(tmp_path / "out") == str(tmp_path / "out")

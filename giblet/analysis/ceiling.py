@@ -119,4 +119,6 @@ def _half_correlation(
 
 def _check_subjects(name: str, dataset: MultimodalDataset) -> None:
     if dataset.average or len(dataset.subjects) < 2:
-        raise ValueError(f"{name} needs two subjects or more, and a dataset with average=False.")
+        raise ValueError(
+            f"{name} needs two subjects or more: give a dataset of them, with average=False."
+        )

@@ -73,7 +73,7 @@ def subject_correlations(
     (n_subjects, n_voxels) float64; its ceiling is `inter_subject_correlation`.
     """
     if dataset.average:
-        raise ValueError("scores of single subjects need a dataset with average=False.")
+        raise ValueError("the dataset holds the subjects' mean: give one with average=False.")
     check_held_out(dataset)
     blocks = []
     for start in range(0, fmri_pred.shape[1], block_voxels):

@@ -8,6 +8,7 @@ from giblet.alignment.splits import Splitting, label_trs
 from giblet.data.features import (
     Features,
     absent,
+    loses_in_float32,
     run_statistics,
     standardisation,
     varies,
@@ -20,7 +21,7 @@ def features_from_arrays(
     stimuli: dict, fmri, runs, lag_trs: int, tr: float, splitting: Splitting
 ) -> Features:
     """Shift, split and standardise arrays; see `MultimodalDataset.from_arrays`."""
-    fmri = np.array(fmri, np.float32, ndmin=3)
+    fmri = _responses(fmri)
     runs = check_lengths(stimuli, fmri.shape[1], runs)
     labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], tr, splitting)
     train = labels == "train"
@@ -29,10 +30,10 @@ def features_from_arrays(
     valid = finite.any(-1)
     if not valid.any() or not finite[valid].all():
         raise ValueError(
-            "fmri holds NaN in some voxels of a TR, expected in all of them or none: leave voxels "
-            "out."
+            "fmri holds NaN in some voxels of a TR and not in others, expected in all or none: "
+            "leave voxels out."
         )
-    bold = np.zeros_like(fmri)
+    bold = np.zeros(fmri.shape, np.float32)
     measured = np.zeros_like(valid)
     stops = np.cumsum(runs)
     for subject, index in np.ndindex(len(fmri), len(runs)):
@@ -46,6 +47,19 @@ def features_from_arrays(
         bold[subject, rows] = zscored(fmri[subject, read], mean, sd, measured[subject, rows])
     run_index = np.repeat(np.arange(len(runs)), runs)
     return Features(**arrays, fmri=bold, valid=measured, split=labels, run=run_index)
+
+
+def _responses(fmri) -> np.ndarray:
+    """(n_subjects, n_trs, n_voxels), float32 where that does not round the signal away."""
+    fmri = np.array(fmri, ndmin=3)
+    if fmri.dtype.kind not in "fiub":
+        raise ValueError(
+            f"fmri holds {fmri.dtype} values, expected real numbers: convert it, for instance to "
+            "magnitude."
+        )
+    if any(loses_in_float32(subject) for subject in fmri):
+        return fmri.astype(np.float64, copy=False)
+    return fmri.astype(np.float32, copy=False)
 
 
 def check_lengths(stimuli: dict, n_trs: int, runs: Sequence[int] | None) -> list[int]:
@@ -70,7 +84,10 @@ def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
     pixels = name == "video" and array.dtype == np.uint8
     values = array if codes else array.reshape(len(array), -1)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds values that are not finite, expected numbers in every TR.")
+        raise ValueError(
+            f"{name} holds values that are not finite, expected numbers in every TR: fill them in "
+            "or leave the features out."
+        )
     if not varies(values, train):
         print(f"{name} is the same in every training TR: taken as absent")
         return absent(len(train))

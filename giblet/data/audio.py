@@ -1,7 +1,8 @@
 """Sound: movie -> log-mel features per TR, and features -> wav."""
 
-import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,10 +10,13 @@ import numpy as np
 import torch
 
 from giblet.data import encodec
-from giblet.data.media import first_second, open_movie, write_wav
+from giblet.data.decoding import decoded
+from giblet.data.media import write_wav
+from giblet.data.movie import Say, describe, open_movie, say_choice, sound_streams
 
 RATE = 24_000  # samples per second, mono
 N_FFT = 4096
+GAP = 0.05  # seconds by which sound may be off its time stamps, which are often rounded
 FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
 # Largest log power that is written, 9 dB above full scale: a lesioned model may go anywhere.
 LOUDEST = 2.0
@@ -65,32 +69,96 @@ def mel_power(
     return torch.cat(power).reshape(n_trs, n_frames, per_part, n_mels).mean(2).numpy()
 
 
-def read_sound(path: str | Path) -> np.ndarray | None:
-    """The first sound track as mono float32 at 24 kHz, placed by its time stamps.
+def read_sound(path: str | Path, say: Say = print) -> np.ndarray | None:
+    """The sound track that a player would take, as mono float32 at 24 kHz.
 
-    Any rate and channel layout: 5.1 and stereo are mixed down. None without a track, or where it
-    holds nothing.
+    Any rate and channel layout, also one that changes: 5.1 and stereo are mixed down. Samples
+    follow each other; where a time stamp is more than 50 ms away from their running count, sound is
+    missing (and silent) or told twice (and left out).
+
+    Parameters
+    ----------
+    say : callable
+        Called with a sentence where a choice was made or something is damaged.
+
+    Returns
+    -------
+    (n_samples,) float32, or None without a track or where none holds a sample
+
+    Raises
+    ------
+    ValueError
+        Where the file has sound and none of its tracks can be decoded.
     """
     with open_movie(path) as container:
-        if not container.streams.audio:
-            return None
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
-        parts = []
-        end = 0
-        first = first_second(container)
-        for frame in itertools.chain(
-            container.decode(audio=0), [None]
-        ):  # None empties the resampler
-            for piece in resampler.resample(frame):
-                samples = piece.to_ndarray()[0]
-                start = (
-                    end
-                    if piece.pts is None
-                    else round((float(piece.pts * piece.time_base) - first) * RATE)
-                )
-                parts += [np.zeros(max(0, start - end), np.float32), samples[max(0, end - start) :]]
-                end = max(end, start + len(samples))
-    return np.concatenate(parts) if parts else None
+        found = [describe(stream) for stream in container.streams.audio]
+        tracks = [stream.index for stream in sound_streams(container)]
+    damage = None if tracks else "their formats are not known here"
+    for track in tracks:
+        try:
+            sound = _read_track(path, track, say)
+        except ValueError as error:
+            damage = str(error)
+            continue
+        if sound is not None:
+            return sound
+    if found and damage:
+        raise ValueError(
+            f"{path} has the sound tracks {'; '.join(found)}, and none can be decoded ({damage}): "
+            "convert its sound, to AAC for example, or take it away."
+        )
+    return None
+
+
+def _read_track(path: str | Path, track: int, say: Say) -> np.ndarray | None:
+    """One sound track; None where it holds no sample."""
+    parts = []
+    with open_movie(path) as container:
+        stream = container.streams[track]
+        for start, pieces in _contiguous(decoded(container, stream, path, say), stream.time_base):
+            parts.append((round(start * RATE), np.concatenate(pieces)))
+        if parts:
+            say_choice(stream, container.streams.audio, path, say)
+    if not parts:
+        return None
+    sound = np.zeros(max(0, *(start + len(samples) for start, samples in parts)), np.float32)
+    end = 0
+    for start, samples in parts:
+        skipped = max(0, end - start)
+        start += skipped
+        sound[start : start + len(samples) - skipped] = samples[skipped:]
+        end = max(end, start + len(samples) - skipped)
+    return sound
+
+
+def _contiguous(frames: Iterator[tuple], time_base: Fraction) -> Iterator[tuple[float, list]]:
+    """Stretches of sound without a gap and in one format: its first second, and mono samples."""
+    tolerance = max(GAP, 2 * float(time_base))
+    end = 0.0
+    start = 0.0
+    pieces = []
+    resampler = None
+    form = None
+    for seconds, frame in frames:
+        of_frame = (frame.format.name, frame.layout.name, frame.sample_rate)
+        is_gap = seconds is not None and abs(seconds - end) > tolerance
+        if resampler is None or is_gap or of_frame != form:
+            if resampler is not None:
+                yield start, pieces + _mono(resampler, None)
+            start = end = seconds if is_gap else end
+            pieces = []
+            form = of_frame
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        frame.pts = None
+        pieces += _mono(resampler, frame)
+        end += frame.samples / frame.sample_rate
+    if resampler is not None:
+        yield start, pieces + _mono(resampler, None)
+
+
+def _mono(resampler: av.AudioResampler, frame: av.AudioFrame | None) -> list[np.ndarray]:
+    """Samples that a frame gives, or that are left (None)."""
+    return [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from giblet.data.features import release
 from giblet.data.fmri import npy_writer
 from giblet.files import alone, atomic_folder, atomic_path
 
+COORDINATES = ("video", "video_floor", "fmri", "fmri_floor")
 BLOCK_COLUMNS = 4096  # pixels or voxels read at a time
 
 
@@ -55,16 +57,21 @@ def fit_span(
         json.dumps([_fingerprint(train), rank, np.dtype(dtype).name]).encode()
     ).hexdigest()[:16]
     path = Path(folder or train.cache) / f"span-{key}"
-    with alone(path):
-        if not path.is_dir():
-            report = {"id": key, "n_trs": train.n_trs}
-            with atomic_folder(path) as temporary:
-                for name in ("video", "fmri"):
-                    report[name] = _write_basis(
-                        train, name, temporary / f"{name}.npy", rank, dtype, progress
-                    )
-                (temporary / "span.json").write_text(json.dumps(report, indent=2))
+    if not path.is_dir():  # bases that are there may be read-only
+        with alone(path):
+            if not path.is_dir():
+                _write_span(path, {"id": key, "n_trs": train.n_trs}, train, rank, dtype, progress)
     return Span.open(path)
+
+
+def _write_span(
+    path: Path, report: dict, train: MultimodalDataset, rank, dtype: type, progress: bool
+) -> None:
+    with atomic_folder(path) as temporary:
+        for name in ("video", "fmri"):
+            file = temporary / f"{name}.npy"
+            report[name] = _write_basis(train, name, file, rank, dtype, progress)
+        (temporary / "span.json").write_text(json.dumps(report, indent=2))
 
 
 def _write_basis(
@@ -114,16 +121,11 @@ class CoordinateDataset(Dataset):
         self.dataset = dataset
         self.voxels = voxels
         file = span.path / f"{_fingerprint(dataset)}.npz"
-        with alone(file):
-            if not file.is_file():
-                arrays = {}
-                for name in ("video", "fmri"):
-                    coordinates, floor = project(_column_blocks(dataset, name), span.vectors(name))
-                    arrays |= {name: coordinates, f"{name}_floor": floor}
-                with atomic_path(file) as temporary:
-                    np.savez(temporary, **arrays)
-        with np.load(file) as arrays:
-            self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if not file.is_file():  # coordinates that are there may be read-only
+            with alone(file):
+                if not file.is_file():
+                    _write_coordinates(file, dataset, span)
+        self.arrays = _read_coordinates(file)
         self.arrays["fmri_floor"] += torch.from_numpy(dataset.fmri_variance[dataset.tr_index])
 
     def __len__(self) -> int:
@@ -141,6 +143,27 @@ class CoordinateDataset(Dataset):
         if self.voxels:
             item["voxels"] = torch.from_numpy(self.dataset.fmri_mean[rows])
         return item
+
+
+def _write_coordinates(file: Path, dataset: MultimodalDataset, span: Span) -> None:
+    arrays = {}
+    for name in ("video", "fmri"):
+        coordinates, floor = project(_column_blocks(dataset, name), span.vectors(name))
+        arrays |= {name: coordinates, f"{name}_floor": floor}
+    with atomic_path(file) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _read_coordinates(file: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(file) as arrays:
+            found = {name: torch.from_numpy(arrays[name]) for name in COORDINATES}
+    except (ValueError, EOFError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+        raise ValueError(
+            f"{file} is damaged or holds no coordinates ({error}): delete it, and they are "
+            "computed again."
+        ) from None
+    return found
 
 
 def in_coordinates(data: Dataset, span: Span | None, voxels: bool = False) -> Dataset:

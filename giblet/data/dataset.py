@@ -19,6 +19,7 @@ from giblet.data.audio import AudioProcessor
 from giblet.data.features import STIMULI, Features, mean_response
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
+from giblet.data.images import load_image, mask_voxels
 from giblet.data.prepare import Processors, group_mean, prepare, read_manifest
 from giblet.data.provenance import hash_of
 from giblet.data.text import TextProcessor
@@ -37,7 +38,8 @@ class MultimodalDataset(Dataset):
     ----------
     data_dir : folder, see data/README.md
     subjects : 'all' or list of str
-        Names of NIfTI files without their ending.
+        Names of NIfTI files without their ending; where those are not unique, of their `sub-`
+        folder, or their path.
     split : 'train', 'val', 'test' or 'all'
         'all' is every TR with both stimulus and BOLD, the gaps between the splits included.
     average : bool
@@ -119,7 +121,7 @@ class MultimodalDataset(Dataset):
         cache_dir = Path(cache_dir or self.folder.path / "cache")
         self.cache = prepare(self.folder, processors, self._splitting, cache_dir, progress)
         manifest = read_manifest(self.cache)
-        self.mask_img = nib.load(self.cache / "mask.nii.gz")
+        self.mask_img = load_image(self.cache / "mask.nii.gz")
         self.fmri_processor = replace(fmri, mask_img=self.mask_img)
         self.audio_processor = replace(
             audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd")
@@ -220,16 +222,15 @@ class MultimodalDataset(Dataset):
     def _place(self, regions, coordinates, mask_img) -> None:
         """Where the voxels of arrays lie, if that is known."""
         n_voxels = self.features.fmri.shape[-1]
-        self.mask_img = mask_img
+        inside = None if mask_img is None else mask_voxels(mask_img)
+        self.mask_img = mask_img and nib.Nifti1Image(inside.astype(np.uint8), mask_img.affine)
         self.region_labels = None
         self.region_names = None if regions is None else tuple(map(str, regions))
         if coordinates is not None:
             self.coordinates = np.asarray(coordinates, np.float64)
         found = {
             "regions": self.region_names,
-            "mask_img": None
-            if mask_img is None
-            else np.flatnonzero(np.asarray(mask_img.dataobj) > 0),
+            "mask_img": None if inside is None else np.flatnonzero(inside),
             "coordinates": self.coordinates,
         }
         for name, values in found.items():

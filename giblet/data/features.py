@@ -13,6 +13,10 @@ from giblet.data.provenance import fingerprint_array
 STIMULI = ("video", "audio", "text")
 BLOCK_TRS = 64  # read at a time, so that no whole series is held in memory
 CONSTANT = 1e-6  # of the largest magnitude: a feature that varies by less is constant
+# but not one of float64 whose values differ by less than neighbours in float32
+EXACT = 1e-13  # of the largest magnitude: rounding of float64
+N_COLUMNS = 4096  # features looked at together
+STEADY = 1000  # median over its median absolute deviation: above, float32 rounds visibly
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,19 @@ def standardisation(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray
     return mean, np.where(varying, sd, 1)
 
 
+def loses_in_float32(bold: np.ndarray) -> bool:
+    """Whether any voxel of (n_trs, n_voxels) is so large for its variation that float32 loses it.
+
+    Never of values that are float32, or integers of 16 bits, already.
+    """
+    if np.can_cast(bold.dtype, np.float32):
+        return False
+    bold = bold[:, np.isfinite(bold).all(0)]
+    median = np.median(bold, axis=0)
+    deviation = np.median(np.abs(bold - median), axis=0)
+    return bool(((deviation > 0) & (np.abs(median) > STEADY * deviation)).any())
+
+
 @np.errstate(invalid="ignore")  # of infinite voxels, which are left out
 def run_statistics(
     bold: np.ndarray, usable: np.ndarray, train: np.ndarray
@@ -169,8 +186,12 @@ def run_statistics(
     mean = total / len(fitted)
     sd = np.sqrt(np.maximum(squares / len(fitted) - mean**2, 0))
     mean += first
-    voxels &= sd > CONSTANT * np.abs(mean)
-    return mean, sd, voxels
+    varying = sd > CONSTANT * np.abs(mean)
+    doubtful = np.flatnonzero(voxels & ~varying & (sd > EXACT * np.abs(mean)))
+    for start in range(0, len(doubtful), N_COLUMNS):
+        columns = doubtful[start : start + N_COLUMNS]
+        varying[columns] = _is_finer_than_float32(bold[np.ix_(fitted, columns)])
+    return mean, sd, voxels & varying
 
 
 def zscored(bold: np.ndarray, mean: np.ndarray, sd: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -179,8 +200,17 @@ def zscored(bold: np.ndarray, mean: np.ndarray, sd: np.ndarray, measured: np.nda
     return np.where(measured[:, None], (bold - mean) / sd, 0).astype(np.float32)
 
 
+def _is_finer_than_float32(values: np.ndarray) -> np.ndarray:
+    """Which columns of (n_trs, n_features) hold values that differ by less than in float32."""
+    if values.dtype.kind in "iu":  # never rounded
+        return np.ones(values.shape[1], bool)
+    largest = np.abs(values).max(0).astype(np.float64)
+    steps = np.diff(np.sort(values, axis=0), axis=0)
+    return ((steps > EXACT * largest) & (steps < np.finfo(np.float32).eps / 4 * largest)).any(0)
+
+
 def _varying_blocks(
-    features: np.ndarray, train: np.ndarray, n_columns: int = 4096
+    features: np.ndarray, train: np.ndarray, n_columns: int = N_COLUMNS
 ) -> Iterator[np.ndarray]:
     """Which features vary, bool, in blocks of columns.
 
@@ -191,5 +221,9 @@ def _varying_blocks(
         block = flat[train, start : start + n_columns]
         low = block.min(0).astype(np.float64)
         high = block.max(0).astype(np.float64)
-        yield high - low > CONSTANT * np.maximum(np.abs(low), np.abs(high))
+        largest = np.maximum(np.abs(low), np.abs(high))
+        varying = high - low > CONSTANT * largest
+        doubtful = np.flatnonzero(~varying & (high - low > EXACT * largest))
+        varying[doubtful] = _is_finer_than_float32(block[:, doubtful])
+        yield varying
         release(features)

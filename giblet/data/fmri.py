@@ -1,9 +1,9 @@
 """Brains: NIfTI -> voxels by TR, and voxels -> NIfTI."""
 
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import nibabel as nib
@@ -13,10 +13,13 @@ from nilearn.image import resample_img
 from nilearn.masking import unmask
 from scipy.ndimage import distance_transform_edt
 
-from giblet.data.features import BLOCK_TRS, run_statistics
+from giblet.data.features import BLOCK_TRS, loses_in_float32, run_statistics
+from giblet.data.images import load_series, mask_voxels, read_values
+from giblet.data.volumes import Volumes
 from giblet.files import atomic_path
 
 MARGIN_MM = 6.0
+N_NAMED = 3  # TRs that a sentence names
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,26 @@ class Scan:
 
     `trs` is (n_trs,) bool, `voxels` (n_voxels,) bool.
 
-    `mean` and `sd` (n_runs, n_voxels) are those that z-score each run.
+    `mean` and `sd` (n_runs, n_voxels) are those that z-score each run. `left_out` has the TRs that
+    cannot be used, (n_trs,) bool, by what they do.
     """
 
     trs: np.ndarray
     voxels: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
+    left_out: dict[str, np.ndarray]
+
+    def sentences(self, path: Path) -> list[str]:
+        """What was left out of a file, a sentence for each reason; TRs are counted from 0."""
+        said = []
+        for reason, trs in self.left_out.items():
+            rows = np.flatnonzero(trs)
+            if len(rows) > 0:
+                first = ", ".join(map(str, rows[:N_NAMED]))
+                more = ", ..." if len(rows) > N_NAMED else ""
+                said.append(f"{path}: {len(rows)} TRs that {reason} are left out: {first}{more}")
+        return said
 
 
 def template_mask(image) -> nib.Nifti1Image:
@@ -71,42 +87,23 @@ class FMRIProcessor:
     def blocks(self, path: str | Path, mask_img, n_trs: int) -> Iterator[np.ndarray]:
         """Read one subject's series through one open handle, in blocks.
 
-        Blocks are (n_block, n_voxels) float32, voxels of the mask.
+        Blocks are (n_block, n_voxels) in the data type of the file, voxels of the mask.
 
         Raises
         ------
-        ValueError
-            Where the file is no 4-D NIfTI of `n_trs` TRs on the grid of the mask.
+        FileNotFoundError, ValueError
+            Where the file is no 4-D NIfTI of `n_trs` TRs on the grid of the mask, see
+            `giblet.data.images.load_series`.
         """
-        try:
-            image = nib.load(path, keep_file_open=True)
-        except nib.filebasedimages.ImageFileError as error:
-            raise ValueError(f"{path} cannot be read as NIfTI ({error}): convert it.") from None
-        mask = np.asarray(mask_img.dataobj) > 0
-        if image.ndim != 4:
-            raise ValueError(
-                f"{path} has shape {image.shape}, expected 4-D, with TRs last: give the whole "
-                "series."
-            )
-        if image.shape[:3] != mask.shape or not np.allclose(
-            image.affine, mask_img.affine, atol=1e-3
-        ):
-            raise ValueError(
-                f"{path} lies on another grid than the mask, {image.shape[:3]} with affine "
-                f"{image.affine.tolist()}, "
-                f"expected {mask.shape} with {mask_img.affine.tolist()}: resample one to the other."
-            )
+        image = load_series(path)
+        mask = mask_voxels(mask_img)
+        _check_grid(image, mask_img, path)
         if image.shape[3] != n_trs:
             raise ValueError(
                 f"{path} has {image.shape[3]} TRs, expected {n_trs}: mend run_trs in dataset.toml."
             )
         for start in range(0, n_trs, BLOCK_TRS):
-            try:
-                block = np.asarray(image.dataobj[..., start : start + BLOCK_TRS], dtype=np.float32)
-            except (OSError, EOFError, zlib.error) as error:
-                raise ValueError(
-                    f"{path} is damaged after TR {start} ({error}): copy it again."
-                ) from None
+            block = read_values(image, path, slice(start, start + BLOCK_TRS))
             yield np.ascontiguousarray(block[mask].T)
 
     def scan(
@@ -120,11 +117,13 @@ class FMRIProcessor:
     ) -> Scan:
         """Copy one subject's series to `raw` and find what of it can be used.
 
-        `raw` is a .npy (n_trs, n_voxels) float32.
+        `raw` is a .npy (n_trs, n_voxels), float32, or float64 where float32 would round the signal
+        away.
 
-        A TR cannot be used if no voxel is finite in it, or if it repeats a neighbour in every
-        voxel. A voxel cannot be used if it is not finite in a usable TR, or does not vary over the
-        usable training TRs of a run (in a run without training TRs: over all its usable TRs).
+        A TR cannot be used if no voxel is finite in it, if it repeats a neighbour in every voxel,
+        or if it is unlike the other TRs of its run, see `Volumes`. A voxel cannot be used if it is
+        not finite in a usable TR, or does not vary over the usable training TRs of a run (in a run
+        without training TRs: over all its usable TRs).
 
         Parameters
         ----------
@@ -133,32 +132,33 @@ class FMRIProcessor:
         train : (n_trs,) bool
             Training TRs, in the file's own TRs.
         """
-        n_trs = len(train)
-        n_voxels = int((np.asarray(mask_img.dataobj) > 0).sum())
-        finite = np.zeros(n_trs, bool)
-        repeats = np.zeros(n_trs + 1, bool)
-        last = None
-        start = 0
-        with npy_writer(raw, (n_trs, n_voxels)) as write:
-            for block in self.blocks(path, mask_img, n_trs):
-                rows = slice(start, start + len(block))
-                finite[rows] = np.isfinite(block).any(1)
-                before = np.concatenate([block[:1] + 1 if last is None else last, block[:-1]])
-                repeats[rows] = ~(np.isfinite(block) & (block != before)).any(1) & finite[rows]
-                write(block)
-                last = block[-1:]
-                start = rows.stop
+        volumes = Volumes()
+        blocks = self.blocks(path, mask_img, len(train))
+        first = next(blocks)
+        dtype = "<f8" if loses_in_float32(first) else "<f4"
+        with npy_writer(raw, (len(train), first.shape[1]), dtype) as write:
+            for block in chain([first], blocks):
+                volumes.add(block)
+                with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+                    write(block.astype(dtype, copy=False))
                 tick(len(block))
-        trs = finite & ~repeats[:-1] & ~repeats[1:]
+        left_out = volumes.left_out(runs)
+        trs = ~np.any(list(left_out.values()), axis=0)
         if not trs.any():
             raise ValueError(
                 f"{path} holds no TR with finite, changing values: leave the subject out or mend "
                 "the file."
             )
-        return self._voxels(raw, runs, trs, train)
+        return self._voxels(raw, runs, trs, train, left_out)
 
     @staticmethod
-    def _voxels(raw: Path, runs: list[slice], trs: np.ndarray, train: np.ndarray) -> Scan:
+    def _voxels(
+        raw: Path,
+        runs: list[slice],
+        trs: np.ndarray,
+        train: np.ndarray,
+        left_out: dict[str, np.ndarray],
+    ) -> Scan:
         """Mean and SD of each run's usable training TRs, in float64, and the voxels that vary."""
         bold = np.load(raw, mmap_mode="r")
         mean, sd = np.zeros((2, len(runs), bold.shape[1]))
@@ -166,7 +166,7 @@ class FMRIProcessor:
         for index, run in enumerate(runs):
             mean[index], sd[index], varying = run_statistics(bold[run], trs[run], train[run])
             voxels &= varying
-        return Scan(trs, voxels, mean, sd)
+        return Scan(trs, voxels, mean, sd, left_out)
 
     def features_to_nifti(self, features, path: str | Path) -> None:
         """Write (n_trs, n_voxels) values as a 4-D NIfTI, or (n_voxels,) as a 3-D one.
@@ -178,7 +178,7 @@ class FMRIProcessor:
                 "this processor has no mask_img: take `fmri_processor` of a MultimodalDataset."
             )
         features = np.asarray(features, np.float32)
-        mask = np.asarray(self.mask_img.dataobj) > 0
+        mask = mask_voxels(self.mask_img)
         if features.ndim not in (1, 2) or features.shape[-1] != mask.sum():
             raise ValueError(
                 f"features have shape {features.shape}, expected (n_trs, {mask.sum()}) or "
@@ -189,6 +189,34 @@ class FMRIProcessor:
             image.header.set_zooms((*image.header.get_zooms()[:3], self.tr))
         with atomic_path(path) as temporary:
             nib.save(image, temporary)
+
+
+def _check_grid(image, mask_img, path: str | Path) -> None:
+    """Refuse a series on another grid than that of the mask."""
+    shape = mask_img.shape[:3]
+    if image.shape[:3] == shape and np.allclose(image.affine, mask_img.affine, atol=1e-3):
+        return
+    remedy = "resample one to the other"
+    if np.array_equal(*(_canonical(i)[0] for i in (image, mask_img))) and np.allclose(
+        *(_canonical(i)[1] for i in (image, mask_img)), atol=1e-3
+    ):
+        axes = ["".join(nib.aff2axcodes(i.affine)) for i in (image, mask_img)]
+        remedy = (
+            f"only the order and direction of axes differ ({axes[0]} and {axes[1]}), so reorient "
+            "one, for instance with `nibabel.as_closest_canonical`"
+        )
+    raise ValueError(
+        f"{path} lies on another grid than the mask, {image.shape[:3]} with affine "
+        f"{image.affine.tolist()}, expected {shape} with {mask_img.affine.tolist()}: {remedy}."
+    )
+
+
+def _canonical(image) -> tuple[np.ndarray, np.ndarray]:
+    """Shape and affine that an image has with its axes in the order right, anterior, superior."""
+    orientation = nib.io_orientation(image.affine)
+    order = np.argsort(orientation[:, 0])
+    flips = nib.orientations.inv_ornt_aff(orientation, image.shape[:3])
+    return np.array(image.shape[:3])[order], image.affine @ flips
 
 
 @contextmanager

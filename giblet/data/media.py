@@ -1,10 +1,9 @@
-"""Reading and writing movies and sound, through PyAV."""
+"""Writing movies and sound, and what a player makes of them, through PyAV."""
 
 import io
 import itertools
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,25 +13,6 @@ import numpy as np
 from scipy.io import wavfile
 
 from giblet.files import atomic_path
-
-
-@contextmanager
-def open_movie(path: str | Path) -> Iterator[av.container.InputContainer]:
-    """Open a movie for reading; whatever cannot be read is a ValueError that names the file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is missing: name an existing movie.")
-    try:
-        with av.open(str(path)) as container:
-            yield container
-    except av.FFmpegError as error:
-        raise ValueError(
-            f"{path} cannot be read as a movie ({error.strerror}): convert it, to mp4 for example."
-        ) from None
-
-
-def first_second(container: av.container.InputContainer) -> float:
-    """The time stamp at which a file begins: some containers do not start at 0."""
-    return (container.start_time or 0) / av.time_base
 
 
 def write_movie(
@@ -137,10 +117,12 @@ def decode_media(data: bytes) -> Played:
         n_frames, frame_size, seen = _decode_pictures(data)
         heard, power = _decode_sound(data)
     except av.FFmpegError as error:
-        raise ValueError(f"not a film or a sound that can be decoded ({error.strerror}).") from None
+        raise ValueError(
+            f"data is not a film or a sound that can be decoded ({error.strerror}): write it again."
+        ) from None
     seconds = max(seen, heard)
     if seconds == 0:
-        raise ValueError("neither pictures nor sound in what was to be decoded.")
+        raise ValueError("data holds neither pictures nor sound: give a whole file.")
     loudness = math.nan if heard == 0 else -math.inf
     if power > 0:
         loudness = 10 * math.log10(power * heard / seconds)

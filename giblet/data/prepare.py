@@ -3,13 +3,13 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import av
 import nibabel as nib
 import numpy as np
-from numpy.lib.format import open_memmap
 from tqdm.auto import tqdm
 
 from giblet.alignment.splits import Splitting, label_trs
@@ -26,12 +26,14 @@ from giblet.data.features import (
 )
 from giblet.data.fmri import FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
+from giblet.data.images import load_mask, load_series
+from giblet.data.movie import Say
 from giblet.data.provenance import fingerprint_file
-from giblet.data.text import TextProcessor, read_segments
+from giblet.data.text import TextProcessor, in_training, read_segments
 from giblet.data.video import VideoProcessor
-from giblet.files import alone, atomic_folder, atomic_path
+from giblet.files import alone, atomic_folder, atomic_path, load_array, open_reserved
 
-CACHE_VERSION = 4  # raise it when the same settings no longer give the same arrays
+CACHE_VERSION = 5  # raise it when the same settings no longer give the same arrays
 CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
 
 
@@ -61,6 +63,11 @@ def prepare(
         `mask.nii.gz` and `manifest.json`. It is named by a hash of every setting and source file
         and appears only when it is complete; one that is damaged or came from elsewhere is prepared
         anew. Of several processes one prepares and the others wait for it.
+
+    Raises
+    ------
+    OSError
+        One sentence where the cache cannot be read or written.
     """
     settings = _settings(folder, processors, splitting)
     key = _hash(settings)
@@ -83,7 +90,7 @@ def _prepare(
 ) -> dict[str, list[str]]:
     """Write every array; return what is `present`, the `annotations`, and what has to be `said`."""
     said = list(folder.inferred)
-    covered = _prepare_video(folder, processors.video, out, progress)
+    covered = _prepare_video(folder, processors.video, out, progress, said.append)
     n_movie = zip(covered, folder.run_trs, strict=True)
     stop = [min(n, n_trs - folder.lag_trs) for n, n_trs in n_movie]
     labels = label_trs(folder.run_trs, folder.skip_trs, stop, folder.tr, splitting)
@@ -94,9 +101,8 @@ def _prepare(
     said.append(
         f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs"
     )
-    silent = _prepare_audio(folder, processors.audio, train, out)
-    said += [f"{movie} has no sound: it counts as silent" for movie in silent]
-    annotations = _prepare_text(folder, processors.text, train, out)
+    _prepare_audio(folder, processors.audio, train, out, said.append)
+    annotations = _prepare_text(folder, processors.text, train, out, said.append)
     present = _drop_absent(train, out)
     said += [
         f"{name} is the same in every training TR: trains without it"
@@ -110,6 +116,9 @@ def _prepare(
     runs = zip(folder.runs, stop, strict=True)
     usable = [slice(run.start, run.start + end) for run, end in runs]
     said += _prepare_fmri(folder, processors.fmri, usable, train, out, progress)
+    said = list(
+        dict.fromkeys(said)
+    )  # pictures and sound of a film find the same jumps of its clock
     return {"said": said, "present": present, "annotations": annotations}
 
 
@@ -135,18 +144,24 @@ def group_mean(cache: Path, subjects: list[int]) -> tuple[np.ndarray, np.ndarray
     float32.
     """
     paths = [cache / f"{name}-{_hash(subjects)}.npy" for name in ("variance", "mean")]
-    with alone(paths[1]):
-        if not all(path.is_file() for path in paths):
-            features = Features.load(cache)
-            variance = []
-            with atomic_path(paths[1]) as temporary:
-                with npy_writer(temporary, features.fmri.shape[1:]) as write:
-                    for mean, row_variance in mean_response(features, subjects):
-                        write(mean)
-                        variance.append(row_variance)
-                with atomic_path(paths[0]) as other:
-                    np.save(other, np.concatenate(variance).astype(np.float32))
-    return np.load(paths[1], mmap_mode="r"), np.load(paths[0])
+    if not all(path.is_file() for path in paths):  # a cache that is whole may be read-only
+        with alone(paths[1]):
+            if not all(path.is_file() for path in paths):
+                _write_group_mean(cache, subjects, *paths)
+    remedy = "delete it, and it is computed again"
+    return load_array(paths[1], remedy, "r"), load_array(paths[0], remedy)
+
+
+def _write_group_mean(cache: Path, subjects: list[int], variance_file: Path, file: Path) -> None:
+    features = Features.load(cache)
+    variance = []
+    with atomic_path(file) as temporary:
+        with npy_writer(temporary, features.fmri.shape[1:]) as write:
+            for mean, row_variance in mean_response(features, subjects):
+                write(mean)
+                variance.append(row_variance)
+        with atomic_path(variance_file) as other:
+            np.save(other, np.concatenate(variance).astype(np.float32))
 
 
 def _settings(folder: DataFolder, processors: Processors, splitting: Splitting) -> dict:
@@ -201,8 +216,14 @@ def _is_whole(cache: Path, key: str) -> bool:
     try:
         manifest = read_manifest(cache)
         sizes = {name: (cache / name).stat().st_size for name in manifest["sizes"]}
-        return _hash(manifest["settings"]) == key and sizes == manifest["sizes"]
-    except (OSError, ValueError, KeyError):
+        told = manifest.keys() >= {"data", "annotations", "present", "said"}
+        return told and _hash(manifest["settings"]) == key and sizes == manifest["sizes"]
+    except PermissionError as error:
+        raise PermissionError(
+            f"{error.filename} cannot be read ({error.strerror}): ask its owner for the right, or "
+            "choose another cache with --cache-dir (in Python cache_dir)."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -214,30 +235,30 @@ def _movies(folder: DataFolder) -> list[tuple[Path, list[slice]]]:
 
 
 def _prepare_video(
-    folder: DataFolder, video: VideoProcessor, out: Path, progress: bool
+    folder: DataFolder, video: VideoProcessor, out: Path, progress: bool, say: Say
 ) -> list[int]:
+    """Write the features; return the TRs of each run that its movie covers."""
     shape = (sum(folder.run_trs), video.video_dim)
-    features = open_memmap(out / "video.npy", "w+", np.uint8, shape)
+    features = open_reserved(out / "video.npy", np.uint8, shape)
     covered = []
     with tqdm(total=shape[0], desc="movie", unit="TR", disable=not progress) as bar:
         for movie, runs in _movies(folder):
             start = runs[0].start
-            n_trs = start + video.fill(movie, features[start : runs[-1].stop], tick=bar.update)
+            n_trs = start + video.fill(movie, features[start : runs[-1].stop], bar.update, say)
             covered += [min(max(n_trs - run.start, 0), run.stop - run.start) for run in runs]
     features.flush()
     return covered
 
 
 def _prepare_audio(
-    folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path
-) -> list[Path]:
-    """Write the features; return the movies without sound."""
+    folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path, say: Say
+) -> None:
+    """Write the features, and say which movies have no sound."""
     features = []
-    silent = []
     for movie, runs in _movies(folder):
-        sound = read_sound(movie)
+        sound = read_sound(movie, say)
         if sound is None:
-            silent.append(movie)
+            say(f"{movie} has no sound: it counts as silent")
         for run in runs:
             start, stop = (
                 round((edge - runs[0].start) * folder.tr * RATE) for edge in (run.start, run.stop)
@@ -248,7 +269,7 @@ def _prepare_audio(
     features = np.concatenate(features)
     if features.dtype == np.int16:  # codes are names, not amounts
         np.save(out / "audio.npy", features)
-        return silent
+        return
     mean, sd = standardisation(features, train)
     for name, array in {
         "audio": (features - mean) / sd,
@@ -256,18 +277,30 @@ def _prepare_audio(
         "audio_sd": sd,
     }.items():
         np.save(out / f"{name}.npy", array.astype(np.float32))
-    return silent
 
 
 def _prepare_text(
-    folder: DataFolder, text: TextProcessor, train: np.ndarray, out: Path
+    folder: DataFolder,
+    text: TextProcessor,
+    train: np.ndarray,
+    out: Path,
+    say: Callable[[str], object],
 ) -> list[str]:
     """Write the features; return the annotations."""
     if folder.annotations is None:
         np.save(out / "text.npy", absent(len(train)))
         return []
-    segments = read_segments(folder.annotations, folder.text_columns, folder.run_trs)
+    sheet = folder.annotations
+    segments = read_segments(sheet, folder.text_columns, folder.run_trs, folder.tr, say)
+    if not in_training(segments, train).any():
+        raise ValueError(
+            f"{sheet} has no row that touches a training TR, expected one or more: annotate the "
+            "training TRs, or leave out annotations."
+        )
     embeddings = text.embed(segments, train)
+    wordless = int((~embeddings.any(axis=1)).sum())
+    if wordless:
+        say(f"{sheet}: embedded annotations without words as 0 ({wordless})")
     np.save(out / "embeddings.npy", embeddings)
     np.save(out / "text.npy", text.features(segments, embeddings, len(train)))
     return [segment.text for segment in segments]
@@ -298,18 +331,17 @@ def _prepare_fmri(
 
     The copy that is read into holds the template's voxels.
     """
-    first = nib.load(next(iter(folder.subjects.values())))
-    mask_img = template_mask(first) if folder.mask is None else nib.load(folder.mask)
+    first = load_series(next(iter(folder.subjects.values())))
+    mask_img = template_mask(first) if folder.mask is None else load_mask(folder.mask)
     lagged = np.zeros(len(train), bool)  # training TRs in the file's own TRs
     lagged[folder.lag_trs :] = train[: len(train) - folder.lag_trs]
     scans = {}
     with tqdm(
         total=len(folder.subjects) * len(train), desc="brains", unit="TR", disable=not progress
     ) as bar:
-        for name, path in folder.subjects.items():
-            scans[name] = fmri.scan(
-                path, mask_img, folder.runs, lagged, out / f"{name}.raw.npy", bar.update
-            )
+        for number, (name, path) in enumerate(folder.subjects.items()):
+            raw = out / f"{number}.raw.npy"  # names may hold slashes, or differ only by case
+            scans[name] = fmri.scan(path, mask_img, folder.runs, lagged, raw, bar.update)
     shared = np.all([scan.voxels for scan in scans.values()], axis=0)
     if not shared.any():
         worst = min(scans, key=lambda name: scans[name].voxels.sum())
@@ -323,10 +355,7 @@ def _prepare_fmri(
     _standardize(scans, shared, usable, folder, out)
     said = [f"{shared.sum()} of {len(shared)} voxels are finite and vary in every subject"]
     for name, scan in scans.items():
-        if (n_invalid := int((~scan.trs).sum())) > 0:
-            said.append(
-                f"{folder.subjects[name]}: {n_invalid} TRs are constant or not finite and left out"
-            )
+        said += scan.sentences(folder.subjects[name])
     return said
 
 
@@ -338,8 +367,9 @@ def _standardize(
     columns = np.flatnonzero(shared)
     valid = np.zeros((len(scans), n_trs), bool)
     with npy_writer(out / "fmri.npy", (len(scans), n_trs, len(columns))) as write:
-        for (name, scan), trs in zip(scans.items(), valid, strict=True):
-            raw = np.load(out / f"{name}.raw.npy", mmap_mode="r")
+        for number, scan in enumerate(scans.values()):
+            trs = valid[number]
+            raw = np.load(out / f"{number}.raw.npy", mmap_mode="r")
             for index, (run, rows) in enumerate(zip(folder.runs, usable, strict=True)):
                 mean = scan.mean[index, columns]
                 sd = scan.sd[index, columns]
@@ -350,5 +380,5 @@ def _standardize(
                     write(zscored(bold, mean, sd, trs[start:stop]))
                 write(np.zeros((run.stop - rows.stop, len(columns)), np.float32))
             del raw
-            (out / f"{name}.raw.npy").unlink()
+            (out / f"{number}.raw.npy").unlink()
     np.save(out / "valid.npy", valid)

@@ -1,30 +1,38 @@
 """Checkpoints and the folder of a run: written whole or not at all, read without pickle."""
 
+import inspect
 import json
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
 import numpy as np
 import safetensors.torch
 import torch
-from filelock import Timeout
 from safetensors import SafetensorError, safe_open
 
 from giblet.basis import Span
-from giblet.files import alone, atomic_path, remove_leftovers
+from giblet.files import alone, atomic_path, check_writable, remove_leftovers, writing
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.config import TrainingConfig
 from giblet.training.distributed import rank
+from giblet.training.settings import saved_config, saved_data
 
+ENTRIES = ("config", "training", "span", "model_state_dict")  # of every checkpoint, besides `data`
+LAST_ENTRIES = ("optimizer_state_dict", "best", "step", "history", "sums")  # of `last.pt` as well
 SMOOTHED_EPOCHS = 5  # over which validation r is averaged
 VERSIONS = {
     "python": platform.python_version(),
     "torch": str(torch.__version__),
     "numpy": np.__version__,
 }
+
+
+# what readers of damaged files raise, and what entries that do not fit raise where they are used
+UNREADABLE = (RuntimeError, EOFError, UnpicklingError, SafetensorError, ValueError)
+UNFIT = (KeyError, TypeError, AttributeError, IndexError)
 
 
 class TrainingError(RuntimeError):
@@ -36,8 +44,8 @@ def save_checkpoint(path: str | Path, contents: dict) -> None:
 
     What was there before stays until all is on the disk.
     """
-    with atomic_path(path) as temporary:
-        torch.save(contents | {"versions": VERSIONS}, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(contents | {"versions": VERSIONS}, file)
 
 
 def save_weights(path: str | Path, checkpoint: dict) -> None:
@@ -64,28 +72,81 @@ def load_checkpoint(path: str | Path, mmap: bool = False) -> dict:
         Tensors stay in the file until they are used.
     """
     path = checkpoint_file(path)
-    try:
+    with as_checkpoint(path):
         if path.suffix != ".safetensors":
-            return torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+            if not isinstance(checkpoint, dict):
+                raise TypeError(f"it holds a {type(checkpoint).__name__}")
+            return checkpoint
         with safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
         return metadata | {"model_state_dict": safetensors.torch.load_file(path)}
-    except (RuntimeError, EOFError, UnpicklingError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def as_checkpoint(path: str | Path) -> Iterator[None]:
+    """Turn what the contents of a checkpoint make fail into one sentence about the file."""
+    try:
+        yield
+    except (*UNREADABLE, *UNFIT) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(":.") or "it ends too early"
+        if isinstance(error, KeyError):
+            reason = f"there is no {reason}"
+        remedy = "take another of its run, or train again"
+        if Path(path).name == "last.pt":
+            remedy = "delete it to train from the start; best.pt holds the best weights so far"
         raise ValueError(
-            f"{path} is damaged or no checkpoint of giblet ({reason}): take another of its run, or "
-            "train again."
+            f"{path} is damaged or no checkpoint of this version of giblet ({reason}): {remedy}."
         ) from None
 
 
 def load_settings(path: str | Path) -> dict:
-    """A checkpoint that says what it was trained on, with its tensors left in the file."""
+    """A checkpoint that says what it was trained on, with its tensors left in the file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or its entries are not those of this version of giblet.
+    """
     checkpoint = load_checkpoint(path, mmap=True)
     if "data" not in checkpoint:
         raise ValueError(
             f"{path} does not say what it was trained on, as giblet's checkpoints do: train again."
         )
+    file = checkpoint_file(path)
+    is_last = file.name == "last.pt"
+    with as_checkpoint(file):
+        if missing := [name for name in ENTRIES + LAST_ENTRIES * is_last if name not in checkpoint]:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        _check_entries(checkpoint)
+        if is_last:
+            _check_history(checkpoint["history"])
     return checkpoint
+
+
+def _check_entries(checkpoint: dict) -> None:
+    """Raise one of UNFIT where an entry is not what this version of giblet writes."""
+    inspect.signature(MultimodalAutoencoder).bind(**checkpoint["config"])
+    saved_config(checkpoint)
+    saved_data(checkpoint)
+    data = checkpoint["data"] or {"path": None, "train": []}
+    if not isinstance(data["path"], str | None):
+        raise TypeError(f"it names its data {data['path']!r}")
+    for start, stop in data["train"]:
+        range(start, stop)
+    if checkpoint["span"] is not None:
+        Path(checkpoint["span"]["path"], checkpoint["span"]["id"])
+    checkpoint["model_state_dict"].items()
+
+
+def _check_history(history: list[dict]) -> None:
+    """Raise one of UNFIT where an entry is not of an epoch."""
+    if not isinstance(history, list):
+        raise TypeError(f"its history is a {type(history).__name__}")
+    for entry in history:
+        epoch_loss(entry)
+        if entry["val"]:
+            float(entry["val"]["r"])
 
 
 def find_run(path: str | Path) -> Path | None:
@@ -127,17 +188,17 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
     data = load_settings(path)["data"]
     checkpoint = load_checkpoint(path)
     trained_in = checkpoint["span"]
-    if trained_in is None:
-        model = MultimodalAutoencoder(**checkpoint["config"])
-    else:
-        bases = Span.open(span or trained_in["path"])
-        if bases.id != trained_in["id"]:
-            raise ValueError(
-                f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of "
-                f"{path}."
-            )
-        model = SpanAutoencoder(bases, **checkpoint["config"])
-    model.load_state_dict(checkpoint["model_state_dict"])
+    bases = None if trained_in is None else Span.open(span or trained_in["path"])
+    if bases is not None and bases.id != trained_in["id"]:
+        raise ValueError(
+            f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {path}."
+        )
+    with as_checkpoint(checkpoint_file(path)):
+        if bases is None:
+            model = MultimodalAutoencoder(**checkpoint["config"])
+        else:
+            model = SpanAutoencoder(bases, **checkpoint["config"])
+        model.load_state_dict(checkpoint["model_state_dict"])
     model.trained_on = data
     return model.eval()
 
@@ -192,23 +253,31 @@ class RunFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from training here; delete half-written files of killed ones."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         if rank() > 0:
             yield
             return
-        lock = alone(self.path, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise TrainingError(
-                f"another process is training in {self.path}: wait until it has ended, or choose "
-                "another folder."
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(alone(self.path, timeout=0))
+            except TimeoutError:
+                raise TrainingError(
+                    f"another process is training in {self.path}: wait until it has ended, or "
+                    "choose another folder."
+                ) from None
+            check_writable(self.path)
             remove_leftovers(self.path, "*")
             yield
-        finally:
-            lock.release()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this process may train here: somebody else's run can only be read."""
+        try:
+            check_writable(self.path)
+        except OSError:
+            return False
+        return True
 
     def write(self, last: dict) -> None:
         """Write the log, then `last.pt`; then the best weights, where they are new."""
@@ -234,7 +303,17 @@ class RunFolder:
 
     def _log_entries(self) -> list[dict]:
         log = self.path / "log.jsonl"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        if not log.is_file():
+            return []
+        try:
+            entries = [json.loads(line) for line in log.read_text().splitlines()]
+            _check_history([entry for entry in entries if "verdict" not in entry])
+        except (ValueError, *UNFIT) as error:
+            raise ValueError(
+                f"{log} is damaged ({error!r}): copy it again, or delete it to open the run "
+                "without its history."
+            ) from None
+        return entries
 
     def _write_log(self, entries: list[dict]) -> None:
         with atomic_path(self.path / "log.jsonl") as temporary:
@@ -249,11 +328,17 @@ class RunFolder:
         if not self.last.exists():
             return None
         last = load_checkpoint(self.last, mmap)
-        best = self.path / "best.pt"
-        self._exported = load_checkpoint(best, mmap=True)["epoch"] if best.exists() else None
+        self._exported = self._epoch_of_best()
         if rank() == 0:
             self._export(last)
         return last
+
+    def _epoch_of_best(self) -> int | None:
+        """Epoch of `best.pt`; None where it is missing or damaged, and has to be written again."""
+        try:
+            return load_checkpoint(self.path / "best.pt", mmap=True).get("epoch")
+        except (FileNotFoundError, ValueError):
+            return None
 
     def _export(self, last: dict) -> None:
         if not last["history"] or self._exported == best_epoch(last["history"]):

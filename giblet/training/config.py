@@ -2,7 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
+
+POSITIVE_COUNTS = ("epochs", "batch_size", "patience", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,20 @@ class TrainingConfig:
     shard: bool = False
 
     def __post_init__(self):
-        for name in (
-            "epochs",
-            "batch_size",
-            "learning_rate",
-            "clip_norm",
-            "patience",
-            "checkpoint_every",
-        ):
-            if getattr(self, name) <= 0:
+        for name in (*POSITIVE_COUNTS, "learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number.")
+        for name in (*POSITIVE_COUNTS, "micro_batches", "random_state"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a whole number.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}, expected a number from 0 on.")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is {self.warmup}, expected a share from 0 to 1.")
+        if not 0 <= self.random_state < 2**63:
+            raise ValueError(
+                f"random_state is {self.random_state}, expected a whole number from 0 to 2**63 - 1."
+            )
         if self.micro_batches < 0:
             raise ValueError(
                 f"micro_batches is {self.micro_batches}, expected a positive number, or 0 for one "

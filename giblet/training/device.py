@@ -27,11 +27,17 @@ def resolve_device(config: TrainingConfig) -> torch.device:
             "install a CUDA build."
         )
     try:
-        return torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
+        device = torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
     except RuntimeError:
         raise ValueError(
             f"device is {name!r}, expected 'auto', 'cpu', 'cuda' or 'cuda:N'."
         ) from None
+    if kind == "cuda" and device.index >= torch.cuda.device_count():
+        raise ValueError(
+            f"device is {str(device)!r}, but torch finds {torch.cuda.device_count()} GPUs, counted "
+            "from 0: take one of them, or start fewer ranks."
+        )
+    return device
 
 
 def resolve_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype:

@@ -28,6 +28,7 @@ def launch(
     n_ranks: int | None = None,
     full_size: bool = False,
     direct: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> Path:
     """Run `giblet train` on all GPUs, or on several processes of the CPU, and wait for it.
 
@@ -36,7 +37,7 @@ def launch(
 
     Parameters
     ----------
-    data, out, config, full_size, direct
+    data, out, config, full_size, direct, cache_dir
         As of `giblet train`; the run is `out/run`.
     n_ranks : int, optional
         Processes to start: by default one a GPU, or 2 without a GPU.
@@ -54,6 +55,7 @@ def launch(
     """
     n_ranks = n_ranks or torch.cuda.device_count() or 2
     command = _command(data, out, config or TrainingConfig(), n_ranks, full_size, direct)
+    command += [] if cache_dir is None else ["--cache-dir", str(Path(cache_dir))]
     threads = max(1, torch.get_num_threads() // n_ranks)
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -70,7 +72,8 @@ def launch(
             _end(ranks)
     if ranks.returncode != 0:
         raise TrainingError(
-            f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see above."
+            f"training on {n_ranks} ranks ended with exit code {ranks.returncode}, see "
+            "above: start it again, and it goes on from the last checkpoint."
         )
     return checkpoint_file(out)
 

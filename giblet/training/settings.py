@@ -24,7 +24,7 @@ def sort_settings(settings: dict) -> tuple[dict, dict]:
     if unknown := [name for name in settings if name not in (*DATA, *MODEL)]:
         raise ValueError(
             f"unknown setting {unknown[0]!r}, expected one of the data ({', '.join(DATA)}) "
-            f"or of the model ({', '.join(MODEL)})."
+            f"or of the model ({', '.join(MODEL)}): correct its name."
         )
     of_data = {name: value for name, value in settings.items() if name in DATA}
     return of_data, {name: value for name, value in settings.items() if name in MODEL}

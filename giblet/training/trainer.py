@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,13 @@ from giblet.data.coordinates import in_coordinates
 from giblet.data.provenance import WHERE, describe, differences, trained_on
 from giblet.models import MultimodalAutoencoder
 from giblet.models.autoencoder import MODALITIES, WEIGHTING
-from giblet.training.checkpoint import RunFolder, TrainingError, best_epoch, epoch_loss
+from giblet.training.checkpoint import (
+    RunFolder,
+    TrainingError,
+    as_checkpoint,
+    best_epoch,
+    epoch_loss,
+)
 from giblet.training.config import TrainingConfig, learning_rate_at
 from giblet.training.device import resolve_device, resolve_dtype
 from giblet.training.distributed import (
@@ -149,7 +156,7 @@ class Trainer:
         """
         folder = RunFolder(run_dir)
         devices = [self.device] if self.device.type == "cuda" else []
-        with folder.held(), StopSignals() as self._signals, torch.random.fork_rng(devices):
+        with self._hold(folder), StopSignals() as self._signals, torch.random.fork_rng(devices):
             finished = self._was_finished(folder)
             progress = progress and rank() == 0 and not finished
             if not finished:
@@ -171,6 +178,12 @@ class Trainer:
         self.model.load_state_dict(self._best)
         self.model.eval()
         return self.history
+
+    def _hold(self, folder: RunFolder) -> AbstractContextManager[None]:
+        """Keep other processes from the run; one of somebody else's that has ended is only read."""
+        if folder.last.exists() and not folder.is_writable and self._was_finished(folder):
+            return nullcontext()
+        return folder.held()
 
     def _check_memory(self, progress: bool) -> None:
         n_rows = math.ceil(self.config.batch_size / self.config.micro_batches)
@@ -372,14 +385,16 @@ class Trainer:
         if last is None:
             return
         like = self.model.state_dict()
-        self.model.load_state_dict(scatter(last["model_state_dict"], like))
         parameters = list(self.core.parameters())
-        self.optimizer.load_state_dict(scatter_optimizer(last["optimizer_state_dict"], parameters))
-        self.step = last["step"]
-        self.history = last["history"]
-        self._sums = last["sums"]
-        if self.history:
-            self._keep_best(scatter(last["best"], like))
+        with as_checkpoint(folder.last):
+            self.model.load_state_dict(scatter(last["model_state_dict"], like))
+            optimizer = scatter_optimizer(last["optimizer_state_dict"], parameters)
+            self.optimizer.load_state_dict(optimizer)
+            self.step = last["step"]
+            self.history = last["history"]
+            self._sums = last["sums"]
+            if self.history:
+                self._keep_best(scatter(last["best"], like))
 
     def _check_settings(self, last: dict, run_dir: Path) -> None:
         bases = (

@@ -256,6 +256,54 @@ def test_units_of_features_do_not_matter(rng, name, factor):
     assert np.allclose(one, other, atol=1e-5)
 
 
+OFFSETS = {
+    "float64": lambda z: 1e8 + 20 * z,
+    "int64": lambda z: np.round(1e8 + 20 * z).astype(np.int64),
+    "int32": lambda z: np.round(1e8 + 20 * z).astype(np.int32),
+    "farther": lambda z: 1e11 + 20 * z,
+}
+
+
+@pytest.mark.parametrize("kind", OFFSETS)
+def test_large_offsets_against_float64(rng, kind):
+    """What float32 would round away, and what counts as constant beside 1e8."""
+    fmri, text = (OFFSETS[kind](rng.standard_normal(shape)) for shape in ((2, 140, 7), (140, 5)))
+    data = MultimodalDataset.from_arrays(text=text, fmri=fmri, split="all")
+    train = data.split_labels == "train"
+    fitted = fmri[:, train].astype(np.float64)
+    expected = (fmri - fitted.mean(1, keepdims=True)) / fitted.std(1, keepdims=True)
+    assert data.features.fmri.dtype == np.float32
+    assert np.allclose(data.features.fmri, expected, atol=1e-5)
+    fitted = text[train].astype(np.float64)
+    assert data.present == ("text",)
+    assert np.allclose(
+        data.features.text, (text - fitted.mean(0)) / fitted.std(0), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_usual_responses_are_taken_as_float32(rng):
+    fmri = rng.normal(1000, 20, (2, 140, 7))
+    found = MultimodalDataset.from_arrays(fmri=fmri).features.fmri
+    assert np.array_equal(
+        found, MultimodalDataset.from_arrays(fmri=fmri.astype(np.float32)).features.fmri
+    )
+
+
+def test_responses_of_float32_that_rounding_alone_moves_are_constant(rng):
+    fmri = rng.normal(1000, 20, (1, 140, 7))
+    fmri[..., 3] = np.nextafter(np.float32(812.4), np.float32(rng.integers(0, 2, 140) * 2000))
+    fmri[..., 4] += 1e8
+    found = MultimodalDataset.from_arrays(fmri=fmri, split="all").features.fmri
+    assert (found[..., 3] == 0).all()
+    assert found[..., 4].std() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("fmri", [np.ones((2, 140, 7), complex), np.full((140, 7), "a")])
+def test_responses_that_are_no_real_numbers(fmri):
+    with pytest.raises(ValueError, match=r"fmri holds .* values, expected real numbers: convert"):
+        MultimodalDataset.from_arrays(fmri=fmri)
+
+
 FILMS = {
     (140, 6, 8): (1, (6, 8)),
     (140, 6, 8, 3): (1, (6, 8, 3)),
@@ -392,6 +440,7 @@ def test_nan_in_some_voxels(rng):
     given = arrays(rng)
     given["fmri"][0, 3, 2] = np.nan
     with pytest.raises(
-        ValueError, match="NaN in some voxels of a TR, expected in all of them or none"
+        ValueError,
+        match="NaN in some voxels of a TR and not in others, expected in all or none: leave",
     ):
         MultimodalDataset.from_arrays(**given)

@@ -4,10 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_brain_mask
+from scipy.signal import lfilter
 from scipy.spatial import cKDTree
 
 from giblet.data import FMRIProcessor
-from giblet.data.fmri import template_mask
+from giblet.data.fmri import Volumes, template_mask
 
 AFFINE = np.diag([8.0, 8, 8, 1])
 RUNS = [slice(0, 40), slice(40, 90)]
@@ -101,6 +102,154 @@ def test_voxels_that_cannot_be_used(tmp_path, mask_img, volume, train):
     assert result.trs.all()
 
 
+SPOILED = {
+    "zeros": (lambda x: 0 * x, "have the same value in every voxel"),
+    "one value": (lambda x: 0 * x + 700, "have the same value in every voxel"),
+    "every second voxel": (lambda x: x * (np.arange(x.size) % 2), "lack over a quarter"),
+    "first half": (lambda x: x * (np.arange(x.size) < x.size / 2), "lack over a quarter"),
+    "half NaN": (lambda x: np.where(np.arange(x.size) % 2, x, np.nan), "lack over a quarter"),
+    "10 times": (lambda x: 10 * x, "are many times stronger or weaker"),
+    "1000 times": (lambda x: 1000 * x, "are many times stronger or weaker"),
+    "a hundredth": (lambda x: x / 100, "are many times stronger or weaker"),
+    "noise of 1e6": (
+        lambda x: 1e6 * np.random.default_rng(1).standard_normal(x.size),
+        "are many times stronger or weaker",
+    ),
+}
+
+
+@pytest.mark.parametrize("baseline", [0, 1000])
+@pytest.mark.parametrize("kind", SPOILED)
+def test_single_volumes_unlike_the_others(tmp_path, mask_img, volume, train, kind, baseline):
+    """Two of 90 TRs, one in each run; the voxels of the others are scored as without them."""
+    spoil, reason = SPOILED[kind]
+    inside = np.asarray(mask_img.dataobj) > 0
+    volume = baseline + 20 * volume
+    for tr in (10, 60):
+        volume[inside, tr] = spoil(volume[inside, tr])
+    result, _, series = scan(tmp_path, mask_img, volume, train)
+    assert np.flatnonzero(~result.trs).tolist() == [10, 60]
+    assert result.voxels.all()
+    fitted = [row for row in np.flatnonzero(train[:40]) if row != 10]
+    assert np.allclose(result.sd[0], series[fitted].astype(np.float64).std(0), rtol=1e-6)
+    (said,) = result.sentences(tmp_path / "s.nii.gz")
+    assert said.startswith(f"{tmp_path / 's.nii.gz'}: 2 TRs that {reason}")
+    assert said.endswith(" are left out: 10, 60")
+
+
+def autoregressive(rng, n_trs: int, n_voxels: int) -> np.ndarray:
+    noise = rng.standard_normal((n_trs + 50, n_voxels))
+    return lfilter([1], [1, -0.95], noise, axis=0)[50:]
+
+
+NOISE = {
+    "white": lambda rng, n: rng.standard_normal((300, n)),
+    "autoregressive": lambda rng, n: autoregressive(rng, 300, n),
+    "heavy tails": lambda rng, n: rng.standard_t(3, (300, n)),
+    "one signal": lambda rng, n: np.repeat(autoregressive(rng, 300, 1), n, axis=1),
+    "signal of all": lambda rng, n: 3 * autoregressive(rng, 300, 1) + rng.standard_normal((300, n)),
+    "uneven volumes": lambda rng, n: (
+        rng.standard_normal((300, n)) * np.exp(0.4 * rng.standard_normal((300, 1)))
+    ),
+}
+SCALES = {
+    "z-scored": lambda z: z,
+    "with a baseline": lambda z: 1000 + 20 * z,
+    "integers": lambda z: np.round(1000 + 20 * z).astype(np.int16),
+    "drift": lambda z: (1000 + 20 * z) * np.linspace(0.85, 1.15, 300)[:, None],
+    "drift of demeaned voxels": lambda z: z + np.linspace(-6, 6, 300)[:, None],
+    "motion": lambda z: z * np.where(np.arange(300) % 37 == 5, 4, 1)[:, None],
+    "two runs of another scale": lambda z: z * np.repeat([1, 50], 150)[:, None],
+}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_was_measured_is_kept(rng, noise, scale):
+    runs = [slice(0, 150), slice(150, 300)]
+    for n_voxels in (1, 2, 5, 9, 10, 40, 5000):
+        series = NOISE[noise](rng, n_voxels)
+        series = SCALES[scale]((series - series.mean(0)) / series.std(0))
+        volumes = Volumes()
+        for start in range(0, 300, 64):
+            volumes.add(series[start : start + 64])
+        left_out = volumes.left_out(runs)
+        del left_out["repeat a neighbour"]  # a voxel of integers does
+        assert {reason: trs.sum() for reason, trs in left_out.items() if trs.any()} == {}
+
+
+def test_coarse_integers_are_alike_by_chance(rng):
+    series = np.round(rng.standard_normal((300, 10)) / 2).astype(np.int16)
+    volumes = Volumes()
+    volumes.add(series)
+    assert (series == series[:, :1]).all(1).any()
+    assert not any(trs.any() for trs in volumes.left_out([slice(0, 300)]).values())
+
+
+@pytest.mark.parametrize("n_weak", [15, 30])
+def test_a_part_of_the_run_is_no_accident(tmp_path, mask_img, volume, train, n_weak):
+    """Two scans joined to one run, the first of which is a hundred times weaker."""
+    volume = 1000 + 20 * volume
+    volume[..., :n_weak] /= 100
+    assert scan(tmp_path, mask_img, volume, train)[0].trs.all()
+
+
+def test_reasons_and_first_trs(tmp_path, mask_img, volume, train):
+    volume[..., 3] = np.nan
+    volume[..., 20:26] = volume[..., 20:21]
+    result, _, _ = scan(tmp_path, mask_img, volume, train)
+    path = tmp_path / "s.nii.gz"
+    assert result.sentences(path) == [
+        f"{path}: 1 TRs that hold no finite value are left out: 3",
+        f"{path}: 6 TRs that repeat a neighbour are left out: 20, 21, 22, ...",
+    ]
+
+
+OFFSETS = {
+    "float64": (np.float64, None, 1e-6),
+    "int32": (np.int32, None, 1e-6),
+    "int64": (np.int64, None, 1e-6),
+    "slope and intercept": (np.int16, (0.01, 1e8), 1e-6),
+    "int16": (np.int16, (20, 0), 1e-6),
+}
+
+
+@pytest.mark.parametrize("kind", OFFSETS)
+def test_large_offsets_against_float64(tmp_path, mask_img, volume, train, kind):
+    """A signal of SD 20 on an offset of 1e8, which float32 rounds to multiples of 8."""
+    dtype, scaling, rtol = OFFSETS[kind]
+    if scaling is None:
+        values = (1e8 + 20 * volume.astype(np.float64)).astype(dtype)
+        image = nib.Nifti1Image(values, AFFINE, dtype=dtype)
+    else:
+        slope, intercept = scaling
+        integers = np.round(2000 * volume).astype(np.int16)
+        image = nib.Nifti1Image(integers, AFFINE)
+        image.header.set_slope_inter(slope, intercept)
+        values = integers * np.float64(np.float32(slope)) + intercept
+    nib.save(image, tmp_path / "s.nii")
+    result = FMRIProcessor().scan(
+        tmp_path / "s.nii", mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
+    )
+    raw = np.load(tmp_path / "raw.npy")
+    assert result.voxels.all()
+    assert result.trs.all()
+    series = values[np.asarray(mask_img.dataobj) > 0].T.astype(np.float64)
+    for index, run in enumerate(RUNS):
+        fitted = series[run][train[run]]
+        expected = (series[run] - fitted.mean(0)) / fitted.std(0)
+        found = (raw[run] - result.mean[index]) / result.sd[index]
+        assert np.allclose(found, expected, rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_usual_series_are_kept_in_float32(tmp_path, mask_img, volume, train, dtype):
+    result, raw, series = scan(tmp_path, mask_img, (1000 + 20 * volume).astype(dtype), train)
+    assert raw.dtype == np.float32
+    assert np.array_equal(raw, series.astype(np.float32))
+    assert result.voxels.all()
+
+
 @pytest.mark.parametrize("value", [np.nan, 0.0])
 def test_nothing_measured(tmp_path, mask_img, volume, train, value):
     volume[:] = value
@@ -132,6 +281,20 @@ def test_other_grid(tmp_path, mask_img, shape, affine):
         match=r"s\.nii\.gz lies on another grid than the mask, .*: resample one to the other",
     ):
         read(path, mask_img)
+
+
+@pytest.mark.parametrize("axes", ["LAS", "PIR"])
+def test_same_grid_of_other_axes(tmp_path, mask_img, axes):
+    image = nib.Nifti1Image(np.zeros((5, 6, 4, 10), np.float32), AFFINE)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(axes)
+    )
+    nib.save(image.as_reoriented(turn), tmp_path / "s.nii.gz")
+    with pytest.raises(
+        ValueError,
+        match=rf"only the order and direction of axes differ \({axes} and RAS\), so reorient one",
+    ):
+        read(tmp_path / "s.nii.gz", mask_img)
 
 
 def test_other_length(tmp_path, mask_img):

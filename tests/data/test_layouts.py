@@ -135,7 +135,8 @@ def test_stretch_that_was_not_measured(folder, capsys):
     nib.save(nib.Nifti1Image(volume, AFFINE), folder / "brains/s2.nii.gz")
     data = open_all(folder)
     mean = open_all(folder, average=True)
-    assert "s2.nii.gz: 20 TRs are constant or not finite and left out" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "s2.nii.gz: 20 TRs that repeat a neighbour are left out: 82, 83, 84, ..." in printed
     assert len(data) == 2 * data.n_trs - 20
     items = [(item["subject_id"], int(item["tr_index"])) for item in data]
     assert {tr for subject, tr in items if subject == "s2"} == set(data.tr_index.tolist()) - set(
@@ -144,6 +145,28 @@ def test_stretch_that_was_not_measured(folder, capsys):
     assert np.isnan(data.fmri()[1, data.tr_index >= 80]).all()
     assert np.isfinite(data.fmri()[0]).all()
     assert np.allclose(mean.fmri(), np.nanmean(data.fmri(), axis=0), atol=1e-6)
+
+
+def test_equal_names_in_folders_of_their_own(folder):
+    """Names that hold slashes, and volumes that were dropped, through to the arrays."""
+    volumes = {}
+    for subject in (1, 2):
+        path = folder / f"s{subject}/bold.nii.gz"
+        volumes[subject] = 1000 + 20 * write_series(path, seed=subject)
+    image = nib.load(folder / "s2/bold.nii.gz")
+    dropped = 1000 * (np.asarray(image.dataobj) != 0) + 20 * np.asarray(image.dataobj)
+    dropped[..., 12] = 0
+    nib.save(nib.Nifti1Image(dropped.astype(np.float32), AFFINE), folder / "s2/bold.nii.gz")
+    description = folder / "dataset.toml"
+    description.write_text(description.read_text().replace("brains/*", "s[12]/bold"))
+    data = open_all(folder)
+    assert data.subjects == ["s1/bold", "s2/bold"]
+    assert np.flatnonzero(~data.features.valid[1, : RUNS[0] - 2]).tolist() == [10]
+    assert data.features.valid[0, : RUNS[0] - 2].all()
+    train = np.flatnonzero(data.split_labels[: RUNS[0]] == "train") + 2
+    series = volumes[2][train[train != 12]]
+    expected = (volumes[2][20] - series.mean(0)) / series.std(0)
+    assert np.allclose(data.features.fmri[1, 18], expected, atol=1e-4)
 
 
 def test_subject_with_nothing(folder):
@@ -198,14 +221,13 @@ def test_bad_entries(folder, line, message):
 
 
 def sherlock_layout(path):
-    """The published layout, without its contents."""
+    """The published layout, with brains of one voxel."""
     (path / "sherlock_nii").mkdir(parents=True)
-    for name in (
-        "stimuli_Sherlock.m4v",
-        "annotations.xlsx",
-        *(f"sherlock_nii/sherlock_movie_s{n}.nii.gz" for n in (1, 2, 10)),
-    ):
+    for name in ("stimuli_Sherlock.m4v", "annotations.xlsx"):
         (path / name).touch()
+    for n in (1, 2, 10):
+        series = np.full((1, 1, 1, 1976), n, np.uint8)
+        nib.save(nib.Nifti1Image(series, AFFINE), path / f"sherlock_nii/sherlock_movie_s{n}.nii.gz")
     return path
 
 

@@ -1,5 +1,7 @@
 import importlib.util
 import sys
+import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import openpyxl
@@ -7,7 +9,8 @@ import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from giblet.data import TextProcessor
-from giblet.data.text import Segment, read_segments
+from giblet.data.prepare import _prepare_text
+from giblet.data.text import Segment, read_segments, words
 
 HEADER = [
     "Segment",
@@ -148,6 +151,144 @@ def test_lengths():
     assert norms == pytest.approx([1, 1, 1, 1, 0, 0])
 
 
+def cosine(one: str, other: str) -> float:
+    """Similarity of two annotations among others in their language."""
+    embeddings = embed([one, other, "zzz"]).embeddings
+    return float(embeddings[0] @ embeddings[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A dog, a Cat.", ["a", "dog", "a", "cat"]),
+        ("I'm John's", ["i", "m", "john", "s"]),
+        ("E\u0301t\u00e9", ["été"]),
+        ("क्षत्रिय हिन्दी", ["क्षत्रिय", "हिन्दी"]),
+        ("שָׁלוֹם", ["שָׁלוֹם"]),
+        ("مُحَمَّد", ["مُحَمَّد"]),
+        ("q\u0323\u0307x", ["q\u0323\u0307x"]),
+        ("한국어 단어", ["한국어", "단어"]),
+        ("狗在桥上", ["狗", "在", "桥", "上", "狗在", "在桥", "桥上"]),
+        ("ねこ、犬", ["ね", "こ", "ねこ", "犬"]),
+        ("カード", ["カ", "ー", "ド", "カー", "ード"]),
+        ("น้ำ", ["น้\u0e4d", "า", "น้\u0e4dา"]),
+        ("iPhone15手机", ["iphone15", "手", "机", "手机"]),
+        ("foo_bar ___ 3", ["foo_bar", "3"]),
+        ("🙂hello!🙂", ["hello"]),
+        ("🙂 … ?! ´ \u0301", []),
+        ("", []),
+    ],
+)
+def test_words(text, found):
+    assert words(text) == [unicodedata.normalize("NFKC", word) for word in found]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Le garçon téléphone", "Le garc\u0327on te\u0301le\u0301phone"),
+        ("한국어", unicodedata.normalize("NFD", "한국어")),
+        ("Tiếng Việt", unicodedata.normalize("NFD", "TIẾNG VIỆT")),
+        ("co\u00adoperate", "cooperate"),
+        ("door\u200b way", "door way"),
+        ("\ufeffdoor", "door"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("كـــتاب", "كتاب"),
+        ("ﬁsh", "fish"),
+        ("ＡＢＣ１２", "abc12"),
+        ("ｶﾞﾗｽ", "ガラス"),
+        ("ﻣﺤﻤﺪ", "محمد"),
+        ("葛\U000e0100", "葛"),
+        ("İstanbul", "istanbul"),
+        ("ΟΔΟΣ", "οδος"),
+        ("John’s", "John's"),
+        ("l´eau", "l'eau"),
+    ],
+)
+def test_same_words_written_in_two_ways(one, other):
+    assert words(one) == words(other) != []
+    assert cosine(one, other) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "similar", "other"),
+    [
+        ("警察在桥上找到一只狗", "一只狗在桥上睡觉", "他们吃晚饭"),
+        ("犬が橋の上で眠る", "橋の上の犬", "彼らはケーキを食べた"),
+        ("หมานอนบนสะพาน", "หมาอยู่บนสะพาน", "เขากินข้าว"),
+        ("ໝານອນຢູ່ຂົວ", "ໝາຢູ່ຂົວ", "ເຂົາກິນເຂົ້າ"),
+        ("ឆ្កែដេកលើស្ពាន", "ឆ្កែនៅលើស្ពាន", "គាត់ញ៉ាំបាយ"),
+        ("ခွေးတံတားပေါ်အိပ်", "ခွေးတံတားပေါ်မှာ", "သူထမင်းစား"),
+        ("ཁྱི་ཟམ་པ", "ཁྱི་ཟམ་པའི", "ཁོས་ལྟོ་ཟ"),
+        ("कुत्ता पुल पर", "कुत्ता पुल में", "वह खाता है"),
+        ("I am", "am I", "you are"),
+    ],
+)
+def test_annotations_that_share_words_are_similar(text, similar, other):
+    embeddings = embed([text, similar, other], n_features=2**16).embeddings
+    assert embeddings[0] @ embeddings[1] > 0.3
+    assert embeddings[0] @ embeddings[1] > embeddings[0] @ embeddings[2] + 0.2
+
+
+def test_words_that_differ_by_a_mark_are_different():
+    assert cosine("कि", "की") == 0
+    assert cosine("resume", "résumé") == 0
+
+
+@pytest.mark.parametrize("text", ["", " ", "…", "🙂", "?!"])
+def test_an_annotation_without_words_is_0(text):
+    embeddings = embed([text, "a dog"]).embeddings
+    assert not embeddings[0].any()
+    assert np.linalg.norm(embeddings[1]) == pytest.approx(1)
+
+
+def test_places_of_words_are_fixed():
+    """By MurmurHash3, and not by Python's hash, which differs between processes."""
+    (embedding,) = embed(["ein Hund 狗在桥上"]).embeddings
+    assert np.flatnonzero(embedding).tolist() == [35, 226, 280, 409, 482, 557, 695, 925, 1005]
+
+
+@pytest.mark.parametrize("segments", [[], [Segment(4, 6, "a dog")]])
+def test_no_segment_in_training(segments):
+    with pytest.raises(
+        ValueError, match=r"none of \d segments touches a training TR, expected one"
+    ):
+        TextProcessor().embed(segments, np.arange(6) < 4)
+
+
+def text_folder(tmp_path, *rows) -> SimpleNamespace:
+    """What the preparation of words takes of a data folder."""
+    sheet = write_sheet(tmp_path / "a.xlsx", *rows)
+    return SimpleNamespace(annotations=sheet, text_columns=("Scene",), run_trs=RUNS, tr=1.5)
+
+
+def test_preparation_says_what_is_left_out(tmp_path):
+    said = []
+    rows = [[1, 0, 1, 2, "a dog", ""], [2, 0, 3, 4, "?!", ""], [3, 0, None, None, "x", ""]]
+    folder = text_folder(tmp_path, *rows)
+    annotations = _prepare_text(folder, TextProcessor(), np.ones(10, bool), tmp_path, said.append)
+    assert annotations == ["a dog", "?!"]
+    assert said == [
+        f"{folder.annotations}: left out rows without TRs (1): 4",
+        f"{folder.annotations}: embedded annotations without words as 0 (1)",
+    ]
+    norms = np.linalg.norm(np.load(tmp_path / "text.npy"), axis=1)
+    assert norms == pytest.approx([1, 1, *[0] * 8])
+
+
+def test_preparation_needs_a_row_in_the_training_trs(tmp_path):
+    folder = text_folder(tmp_path, [1, 0, 5, 6, "a dog", ""])
+    with pytest.raises(ValueError, match=r"a\.xlsx has no row that touches a training TR"):
+        _prepare_text(folder, TextProcessor(), np.arange(10) < 4, tmp_path, [].append)
+
+
+def test_preparation_checks_the_tr_of_the_header(tmp_path):
+    folder = text_folder(tmp_path, [1, 0, 1, 2, "a dog", ""])
+    folder.tr = 2.0
+    with pytest.raises(ValueError, match=r"a\.xlsx counts TRs of 1\.5 s in column"):
+        _prepare_text(folder, TextProcessor(), np.ones(10, bool), tmp_path, [].append)
+
+
 def test_nearest_annotations():
     processor = embed(["the red door opens", "a dog barks", "the red dog sleeps"])
     wanted = 0.2 * processor.embeddings[0] + 0.9 * processor.embeddings[1]
@@ -203,7 +344,7 @@ def test_sentence_model_knows_what_words_mean(sentence_model):
     assert np.diag(similarity) == pytest.approx(1, abs=1e-5)
     assert similarity[0, 1] > 0.4 > 0.2 > similarity[0, 2]
     hashed = TextProcessor().embed(segments, np.ones(3, bool))
-    assert (hashed @ hashed.T)[0, 1] < 0.1  # without a model two words are the same or different
+    assert (hashed @ hashed.T)[0, 1] < 0.2  # they share only the word "a"
 
 
 def test_missing_package_is_named(monkeypatch):

@@ -95,7 +95,7 @@ def test_wrong_shape_names_both(tmp_path):
 
 def test_file_without_pictures(tmp_path):
     write_wav(tmp_path / "a.wav", np.zeros(100))
-    with pytest.raises(ValueError, match=r"a\.wav holds no pictures, expected a movie"):
+    with pytest.raises(ValueError, match=r"a\.wav holds no pictures, expected a film"):
         VideoProcessor(8, 12).fill(tmp_path / "a.wav", np.zeros((1, 18 * 96), np.uint8))
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,6 +9,7 @@ from ranks import CONFIG, assert_same, new_trainer, state_of
 from safetensors.torch import save_file
 
 from giblet.training import TrainingError, load_checkpoint, load_model, save_checkpoint
+from giblet.training.checkpoint import RunFolder
 
 
 def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
@@ -64,8 +67,8 @@ def test_other_settings_are_refused(tmp_path):
 def test_failed_write_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "last.pt", {"epoch": 1})
 
-    def broken(contents, path):
-        path.write_bytes(b"half")
+    def broken(contents, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", broken)
@@ -101,24 +104,137 @@ def test_memory_is_checked_before_what_was_saved_is_loaded(tmp_path, monkeypatch
     assert (seen, len(history)) == ([0], CONFIG.epochs)
 
 
+def without(name: str):
+    def write(file, best):
+        checkpoint = torch.load(best, weights_only=True)
+        del checkpoint[name]
+        torch.save(checkpoint, file)
+
+    return write
+
+
+def with_entry(name: str, value):
+    def write(file, best):
+        torch.save(torch.load(best, weights_only=True) | {name: value}, file)
+
+    return write
+
+
+def cut(name: str, n_bytes: int):
+    return lambda file, best: file.write_bytes(best.with_name(name).read_bytes()[:n_bytes])
+
+
 DAMAGED = {
-    "cut.pt": lambda file, best: file.write_bytes(best.with_suffix(".pt").read_bytes()[:1000]),
-    "cut.safetensors": lambda file, best: file.write_bytes(
-        best.with_suffix(".safetensors").read_bytes()[:1000]
-    ),
-    "empty.pt": lambda file, best: file.touch(),
+    "cut.pt": cut("best.pt", 1000),
+    "cut.safetensors": cut("best.safetensors", 1000),
+    "cut early.safetensors": cut("best.safetensors", 4),
+    "empty.pt": lambda file, best: file.write_bytes(b""),
+    "empty.safetensors": lambda file, best: file.write_bytes(b""),
+    "text.pt": lambda file, best: file.write_text("not a checkpoint"),
+    "renamed.pt": cut("best.safetensors", -1),
+    "renamed.safetensors": cut("best.pt", -1),
     "pickled.pt": lambda file, best: torch.save(torch.nn.Linear(2, 2), file),
+    "tensor.pt": lambda file, best: torch.save(torch.zeros(3), file),
+    "list.pt": lambda file, best: torch.save([1, 2], file),
     "other.pt": lambda file, best: torch.save({"weights": torch.zeros(3)}, file),
     "other.safetensors": lambda file, best: save_file({"weights": torch.zeros(3)}, file),
+    "foreign.safetensors": lambda file, best: save_file(
+        {"weights": torch.zeros(3)}, file, {"format": "pt"}
+    ),
+    "no data.pt": without("data"),
+    "no span.pt": without("span"),
+    "no config.pt": without("config"),
+    "no training.pt": without("training"),
+    "no weights.pt": without("model_state_dict"),
+    "unknown config.pt": with_entry("config", {"n_layers": 3}),
+    "config of another size.pt": with_entry("config", {"n_voxels": 7, "video_dim": 3}),
+    "config is a list.pt": with_entry("config", [1]),
+    "config is text.pt": with_entry("config", {"width": "wide"}),
+    "unknown training.pt": with_entry("training", {"momentum": 0.9}),
+    "bad training.pt": with_entry("training", {"epochs": -1}),
+    "training is text.pt": with_entry("training", "adam"),
+    "data are text.pt": with_entry("data", "here"),
+    "data are empty.pt": with_entry("data", {}),
+    "span is text.pt": with_entry("span", "span-1"),
+    "span has no id.pt": with_entry("span", {"path": "/data"}),
+    "weights are a list.pt": with_entry("model_state_dict", [torch.zeros(3)]),
+    "weights are numbers.pt": with_entry("model_state_dict", {"encoder": 1}),
 }
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    new_trainer(replace(CONFIG, epochs=1)).fit(folder, progress=False)
+    return folder
+
+
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path, name):
-    new_trainer(replace(CONFIG, epochs=1)).fit(tmp_path, progress=False)
-    DAMAGED[name](tmp_path / name, tmp_path / "best.pt")
+def test_what_is_no_checkpoint_is_one_sentence(run, tmp_path, name):
+    DAMAGED[name](tmp_path / name, run / "best.pt")
     with pytest.raises(
         ValueError,
-        match=rf"{name} (is damaged or no checkpoint|does not say what it was trained on)",
-    ):
+        match=rf"{name} (is damaged or no checkpoint|does not say what it was trained on).*: "
+        r"(take another of its run, or train again|train again)\.$",
+    ) as refused:
         load_model(tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+DAMAGED_LAST = {
+    "cut": cut("last.pt", 1000),
+    "empty": DAMAGED["empty.pt"],
+    "pickled": DAMAGED["pickled.pt"],
+    "no history": without("history"),
+    "no optimizer": without("optimizer_state_dict"),
+    "no step": without("step"),
+    "history is text": with_entry("history", "long"),
+    "history without losses": with_entry("history", [{"epoch": 0}]),
+    "optimizer of another model": with_entry(
+        "optimizer_state_dict", {"state": {}, "param_groups": [{"params": [0]}]}
+    ),
+    "weights of another model": with_entry("model_state_dict", {"weights": torch.zeros(3)}),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_LAST)
+def test_run_that_cannot_go_on_says_what_to_delete(run, tmp_path, name):
+    folder = shutil.copytree(run, tmp_path / "run")
+    DAMAGED_LAST[name](folder / "last.pt", run / "last.pt")
+    with pytest.raises(
+        ValueError,
+        match=r"last\.pt is damaged or no checkpoint .*: delete it to train from the start; best",
+    ):
+        new_trainer(CONFIG).fit(folder, progress=False)
+    (folder / "last.pt").unlink()
+    history = new_trainer(replace(CONFIG, epochs=1)).fit(folder, progress=False)
+    assert history == RunFolder(run).read_history()
+
+
+def test_damaged_best_checkpoint_is_written_again(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    os.truncate(folder / "best.pt", 1000)
+    new_trainer(replace(CONFIG, epochs=1)).fit(folder, progress=False)
+    weights = [load_checkpoint(path / "best.pt")["model_state_dict"] for path in (run, folder)]
+    assert_same(*weights)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]\n" + text,
+        lambda text: text + "half a li",
+        lambda text: "\x00\x01",
+        lambda text: '{"epoch": 0}\n',
+        lambda text: '{"epoch": 0, "train": {}, "val": {"r": 1}}\n',
+    ],
+)
+def test_damaged_log_is_one_sentence(run, tmp_path, damage):
+    text = (run / "log.jsonl").read_text()
+    (tmp_path / "log.jsonl").write_text(damage(text))
+    for read in (RunFolder(tmp_path).read_history, lambda: RunFolder(tmp_path).read_verdict(0)):
+        with pytest.raises(
+            ValueError, match=r"log\.jsonl is damaged \(.*\): copy it again, or delete"
+        ):
+            read()

@@ -29,6 +29,31 @@ def test_numbers_must_be_positive(name):
         TrainingConfig(**{name: 0})
 
 
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate", "clip_norm"])
+def test_numbers_that_are_none(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}, expected a positive number"):
+        TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 1.5}, "epochs is 1.5, expected a whole number"),
+        ({"micro_batches": 0.5}, "micro_batches is 0.5, expected a whole number"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1, expected a number from 0 on"),
+        ({"weight_decay": math.nan}, "weight_decay is nan, expected a number from 0 on"),
+        ({"warmup": 1.1}, "warmup is 1.1, expected a share from 0 to 1"),
+        ({"warmup": math.nan}, "warmup is nan, expected a share from 0 to 1"),
+        ({"random_state": -1}, "random_state is -1, expected a whole number from 0"),
+        ({"random_state": 2**64}, "random_state is 18446744073709551616, expected a whole number"),
+    ],
+)
+def test_settings_out_of_range(given, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**given)
+
+
 def test_negative_micro_batches():
     with pytest.raises(
         ValueError, match="micro_batches is -1, expected a positive number, or 0 for one a rank"

@@ -7,6 +7,7 @@ from giblet.training.device import resolve_device, resolve_dtype
 
 def test_each_rank_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert (
         resolve_device(TrainingConfig())
@@ -38,10 +39,15 @@ def test_cpu_computes_in_float32_unless_asked():
         ("gpu", "device is 'gpu', expected 'auto', 'cpu', 'cuda' or 'cuda:N'"),
         ("cuda:x", "device is 'cuda:x', "),
         ("cpu:", "device is 'cpu:', "),
+        ("", "device is '', "),
+        ("GPU0", "device is 'GPU0', "),
+        ("cuda:-1", "device is 'cuda:-1', "),
+        ("cuda:4", r"device is 'cuda:4', but torch finds 4 GPUs, counted from 0"),
     ],
 )
 def test_device_that_giblet_does_not_train_on(device, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     with pytest.raises(ValueError, match=message):
         resolve_device(TrainingConfig(device=device))
 
@@ -56,5 +62,6 @@ def test_cuda_without_a_gpu():
 
 def test_auto_device_prefers_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert resolve_device(TrainingConfig()).type == "cuda"
     assert resolve_device(TrainingConfig(device="cpu")).type == "cpu"

@@ -6,8 +6,10 @@ film, and the lag. It is simulated, and is called so wherever it appears.
 
 import json
 import os
+import tempfile
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +24,7 @@ from giblet.alignment import convolve_hrf
 from giblet.data.audio import FLOOR, mel_power
 from giblet.data.media import write_movie
 from giblet.data.simulation import film
-from giblet.files import atomic_folder
+from giblet.files import atomic_folder, check_writable, expanded
 from giblet.regions import Regions, seitzman_networks
 
 PLANTED = {
@@ -76,7 +78,7 @@ def simulate_dataset(
     ValueError
         If the folder holds anything else; nothing is overwritten.
     """
-    path = Path(path)
+    path = expanded(path)
     settings = {"version": VERSION, "n_subjects": n_subjects, "run_trs": list(run_trs), "tr": tr}
     settings |= {"resolution_mm": resolution_mm, "random_state": random_state}
     settings |= {"n_voxels": n_voxels} if n_voxels else {}
@@ -106,25 +108,36 @@ def simulate_dataset(
 def default_data_dir(progress: bool = True, full_size: bool = False) -> Path:
     """The folder that notebooks work on: $GIBLET_DATA, or a simulated data set.
 
-    The simulated one is kept in the user's cache.
+    The simulated one is kept in the user's cache, or among temporary files for a user who has no
+    home or may not write to it.
 
     With `full_size` the simulated brains have the 85,810 voxels of the full-size model: two
     subjects, one run.
     """
     if "GIBLET_DATA" in os.environ:
-        return Path(os.environ["GIBLET_DATA"])
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "giblet"
+        return expanded(os.environ["GIBLET_DATA"])
+    cache = _user_cache()
     if not full_size:
         return simulate_dataset(cache / f"simulated-v{VERSION}", progress=progress)
     brains = {"n_subjects": 2, "run_trs": (240,), "resolution_mm": 3, "n_voxels": 85_810}
     return simulate_dataset(cache / f"simulated-full-size-v{VERSION}", **brains, progress=progress)
 
 
+def _user_cache() -> Path:
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "giblet"
+    with suppress(RuntimeError, OSError):
+        cache = Path.home() / ".cache" / "giblet"
+        check_writable(cache)
+        return cache
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir()) / f"giblet{user}"
+
+
 def _check_same(path: Path, settings: dict) -> None:
-    description = path / "dataset.toml"
-    found = (
-        tomllib.loads(description.read_text()).get("simulation") if description.exists() else None
-    )
+    found = None
+    with suppress(FileNotFoundError, ValueError):  # not there, or no TOML
+        found = tomllib.loads((path / "dataset.toml").read_text()).get("simulation")
     if found != settings:
         raise ValueError(
             f"{path} holds "

@@ -1,0 +1,217 @@
+"""The entries of dataset.toml: read, and checked one by one and together."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from giblet.data.subjects import files_like
+
+REQUIRED = ("tr", "lag_trs", "movies", "fmri")
+SIMULATED = ("tr", "run_trs")  # entries that the table `simulation` may repeat
+
+
+def is_text(value) -> bool:
+    """Whether an entry is a name or pattern that is not blank."""
+    return isinstance(value, str) and value.strip() != "" and "\0" not in value
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list(value, fits: Callable[[object], bool], distinct: bool = False) -> bool:
+    if not isinstance(value, list) or not value or not all(fits(item) for item in value):
+        return False
+    return not distinct or len(set(value)) == len(value)
+
+
+# What each entry of dataset.toml has to be, in words and as a test
+A_FILE = ("the name of a file, such as 'mask.nii.gz'", is_text)
+ENTRIES: dict[str, tuple[str, Callable]] = {
+    "tr": (
+        "seconds from 0.05 to 30, such as 1.5",
+        lambda value: type(value) in (int, float) and 0.05 <= value <= 30,
+    ),
+    "lag_trs": ("a whole number of TRs, 0 or more, such as 3", _is_count),
+    "movies": (
+        "a list of file names, such as ['film.mp4']",
+        lambda value: _is_list(value, is_text),
+    ),
+    "fmri": ("a pattern of file names in quotes, such as 'sub-*.nii.gz'", is_text),
+    "run_trs": (
+        "a list with the TRs of each run, whole numbers above 0, such as [240, 240]",
+        lambda value: _is_list(value, lambda n: _is_count(n) and n > 0),
+    ),
+    "annotations": ("the name of a file, such as 'annotations.xlsx'", is_text),
+    "text_columns": (
+        "a list of different column names, such as ['Narration']",
+        lambda value: _is_list(value, is_text, distinct=True),
+    ),
+    "mask": A_FILE,
+    "skip_trs": (
+        "a list with a whole number for each run, 0 or more, such as [0, 0]",
+        lambda value: _is_list(value, _is_count),
+    ),
+    "subjects": (
+        "a list of different names, such as ['sub-01', 'sub-02']",
+        lambda value: _is_list(value, is_text, distinct=True),
+    ),
+    "context": (
+        "two whole numbers of TRs, 0 or more, such as [2, 0]",
+        lambda value: _is_list(value, _is_count) and len(value) == 2,
+    ),
+    "test_runs": (
+        "a list of different runs, counted from 0, such as [1]",
+        lambda value: value == [] or _is_list(value, _is_count, distinct=True),
+    ),
+    "regions": A_FILE,
+    "region_names": (
+        "the name of a .tsv file, or a list of names, such as ['V1', 'V2']",
+        lambda value: is_text(value) or _is_list(value, is_text),
+    ),
+    "simulation": ("a table, [simulation]", lambda value: isinstance(value, dict)),
+}
+# Chen et al. (2017), Nature Neuroscience 20:115-125, as published: BOLD is already shifted by 3
+# TRs, one movie holds both runs, and both open with the same 39 s cartoon.
+SHERLOCK = {
+    "tr": 1.5,
+    "run_trs": [946, 1030],
+    "lag_trs": 0,
+    "movies": ["stimuli_Sherlock.m4v"],
+    "annotations": "annotations.xlsx",
+    "text_columns": ["Scene Details - A Level"],
+    "fmri": "sherlock_nii/sherlock_movie_s*.nii*",
+    "skip_trs": [26, 26],
+}
+
+
+def read_entries(path: Path, inferred: list[str]) -> tuple[dict, Path]:
+    """Entries of a data folder and the file, or known layout, that says so.
+
+    What was not given and had to be found out is added to `inferred`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming the entry that is missing or is not what it has to be.
+    """
+    source = path / "dataset.toml"
+    if not source.exists():
+        if not files_like(path, SHERLOCK["fmri"]):
+            raise FileNotFoundError(
+                f"{source} is missing: see data/README.md for what a data folder holds."
+            )
+        inferred.append(
+            f"no dataset.toml, recognised the published Sherlock layout: {json.dumps(SHERLOCK)}; "
+            "BOLD is taken as already shifted by the lag, and the cartoon that opens both runs is "
+            "in no split"
+        )
+        return dict(SHERLOCK), path
+    try:
+        entries = tomllib.loads(read_text(source))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"{source} is not valid TOML: {error}.") from None
+    _check_names(entries, source)
+    for name, value in entries.items():
+        expected, fits = ENTRIES[name]
+        if not fits(value):
+            raise ValueError(f"{name} in {source} is {value!r}, expected {expected}.")
+    _check_pairs(entries, source)
+    return entries, source
+
+
+def _check_names(entries: dict, source: Path) -> None:
+    """Refuse unknown and missing entries."""
+    if unknown := sorted(set(entries) - set(ENTRIES)):
+        close = {name: get_close_matches(name.lower(), ENTRIES, n=1) for name in unknown}
+        meant = [f"{found[0]} for {name}" for name, found in close.items() if found]
+        raise ValueError(
+            f"{source} has {', '.join(unknown)}, expected only {', '.join(sorted(ENTRIES))}"
+            f"{': write ' if meant else ''}{', '.join(meant)}."
+        )
+    if missing := [name for name in REQUIRED if name not in entries]:
+        raise ValueError(
+            f"{source} lacks {', '.join(missing)}: see data/README.md for each entry's meaning."
+        )
+
+
+def _check_pairs(entries: dict, source: Path) -> None:
+    """Refuse entries without their partner, and those below the table of the simulation."""
+    if "region_names" in entries and "regions" not in entries:
+        raise ValueError(
+            f"{source} has region_names without regions, expected the label image that they name: "
+            "add regions."
+        )
+    if ("annotations" in entries) != ("text_columns" in entries):
+        raise ValueError(
+            f"{source} has only one of annotations and text_columns, expected both or none: "
+            "add the other."
+        )
+    inside = set(entries.get("simulation", ())) & set(ENTRIES) - set(SIMULATED)
+    if inside:
+        raise ValueError(
+            f"{source} has {', '.join(sorted(inside))} below [simulation], where it is not read: "
+            "move it above that line."
+        )
+
+
+def check_runs(entries: dict, source: Path) -> None:
+    """Refuse entries that do not fit the number of runs, or their TRs."""
+    run_trs = entries["run_trs"]
+    n_runs = len(run_trs)
+    shortest = min(run_trs)
+    n_movies = len(entries["movies"])
+    if n_movies not in (1, n_runs):
+        raise ValueError(
+            f"{source} names {n_movies} movies for {n_runs} runs, expected one a run or one for "
+            "all: correct movies or run_trs."
+        )
+    skip = entries.get("skip_trs", [0] * n_runs)
+    if len(skip) != n_runs:
+        raise ValueError(
+            f"skip_trs in {source} is {skip}, expected a number for each of {n_runs} runs."
+        )
+    test_runs = entries.get("test_runs", [])
+    fewer = f"fewer TRs than the runs have, {run_trs}"
+    for name, fits, expected in (
+        ("skip_trs", all(n < n_trs for n, n_trs in zip(skip, run_trs, strict=True)), fewer),
+        ("lag_trs", entries["lag_trs"] < shortest, fewer),
+        ("context", sum(entries.get("context", [])) < shortest, fewer),
+        (
+            "test_runs",
+            set(test_runs) <= set(range(n_runs)) and len(test_runs) < n_runs,
+            f"some of 0 to {n_runs - 1}, not all, so that a run is left to train on",
+        ),
+    ):
+        if not fits:
+            raise ValueError(f"{name} in {source} is {entries[name]!r}, expected {expected}.")
+
+
+def read_text(path: str | Path) -> str:
+    """Text of a file in UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Where there is no such file, or it is a folder, unreadable, or in another encoding.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing, expected a text file: write it.") from None
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read as a text file ({error.strerror}): mend its name or its access."
+        ) from None
+    if b"\0" in content:
+        raise ValueError(f"{path} is UTF-16 or no text, expected UTF-8: save it as UTF-8.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} has the byte {content[error.start]:#x} at {error.start}, expected UTF-8: save "
+            "it as UTF-8."
+        ) from None
