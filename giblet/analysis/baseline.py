@@ -139,7 +139,12 @@ def _blocks(name: str, dataset: MultimodalDataset) -> Iterator[tuple[slice, torc
 def _folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Contiguous folds, each with the training TRs that are far enough from it.
 
-    Those are in another run, or farther away than the gap.
+    Those are in another run, or farther away than the gap. Folds without any are left out.
+
+    Raises
+    ------
+    ValueError
+        Where no fold has any.
     """
     trs = train.tr_index
     run = train.run
@@ -150,5 +155,12 @@ def _folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.
         for index in np.unique(run[held_out]):
             own = trs[held_out][run[held_out] == index]
             near |= (run == index) & (np.abs(trs[:, None] - own).min(1) <= train.gap)
-        folds.append((np.flatnonzero(~near), held_out))
+        if not near.all():
+            folds.append((np.flatnonzero(~near), held_out))
+    if not folds:
+        raise ValueError(
+            f"ridge regression has {train.n_trs} training TRs to choose its shrinkage in, expected "
+            f"more than one gap of {train.gap} TRs between folds: take longer runs, or leave the "
+            "comparison out."
+        )
     return folds

@@ -232,7 +232,17 @@ class Reconstruction:
         }
 
     def plot(self, n_stills: int = 8) -> Figure:
-        """Frames of held-out TRs: of the movie, and of what came back."""
+        """Frames of held-out TRs: of the movie, and of what came back.
+
+        Raises
+        ------
+        ValueError
+            Where the data have no pictures.
+        """
+        if "video" not in self.dataset.present:
+            raise ValueError(
+                "the data have no pictures to draw: take `scores`, or one with a film."
+            )
         rows = np.linspace(0, self.held_out.n_trs - 1, n_stills).astype(int)
         movie = collect(reconstruct(self.model, self.held_out, "movie"))["video"]
         strips = {"movie": movie, self.source: self.video}

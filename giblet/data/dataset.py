@@ -24,6 +24,7 @@ from giblet.data.prepare import Processors, group_mean, prepare, read_manifest
 from giblet.data.provenance import hash_of
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
+from giblet.files import expanded
 from giblet.regions import voxel_coordinates
 
 FRACTIONS = Splitting.fractions
@@ -104,7 +105,7 @@ class MultimodalDataset(Dataset):
         progress: bool = True,
     ):
         _check_split(split)
-        self.folder = DataFolder.open(data_dir)
+        self.folder = DataFolder.open(expanded(data_dir))
         self.tr = self.folder.tr
         self.simulated = self.folder.simulated
         self.planted = self.folder.planted
@@ -118,7 +119,7 @@ class MultimodalDataset(Dataset):
         text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
         fmri = FMRIProcessor(self.tr)
         processors = Processors(self.video_processor, audio, text, fmri)
-        cache_dir = Path(cache_dir or self.folder.path / "cache")
+        cache_dir = expanded(cache_dir or self.folder.path / "cache")
         self.cache = prepare(self.folder, processors, self._splitting, cache_dir, progress)
         manifest = read_manifest(self.cache)
         self.mask_img = load_image(self.cache / "mask.nii.gz")

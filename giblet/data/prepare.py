@@ -116,10 +116,8 @@ def _prepare(
     runs = zip(folder.runs, stop, strict=True)
     usable = [slice(run.start, run.start + end) for run, end in runs]
     said += _prepare_fmri(folder, processors.fmri, usable, train, out, progress)
-    said = list(
-        dict.fromkeys(said)
-    )  # pictures and sound of a film find the same jumps of its clock
-    return {"said": said, "present": present, "annotations": annotations}
+    once = list(dict.fromkeys(said))  # pictures and sound find the same jumps of a film's clock
+    return {"said": once, "present": present, "annotations": annotations}
 
 
 def _write_manifest(folder: DataFolder, settings: dict, found: dict, out: Path) -> None:

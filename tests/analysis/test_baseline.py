@@ -101,3 +101,14 @@ def test_a_shuffled_split_claims_what_is_not_there(rng):
     )
     assert abs(honest) < 0.2
     assert leaky > 0.5
+
+
+def test_short_runs(rng):
+    """A fold whose gaps leave no training TR is left out; where all do, that is said."""
+    given = {"video": rng.random((126, 3)), "fmri": rng.standard_normal((126, 4))}
+    train, test = splits(given | {"runs": [64, 62]})
+    assert len(_folds(train, 5)) == 4
+    assert np.isfinite(ridge_predictions(train, test, n_iter=1)).all()
+    train, test = splits({name: values[:60] for name, values in given.items()})
+    with pytest.raises(ValueError, match=r"has \d+ training TRs to choose its shrinkage in, .*gap"):
+        ridge_predictions(train, test)

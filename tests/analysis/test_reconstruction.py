@@ -15,8 +15,8 @@ from giblet.analysis.reconstruction import (
 )
 from giblet.analysis.scores import score_trs
 from giblet.analysis.sources import shifted_rows, source_fmri
-from giblet.data import AudioProcessor, VideoProcessor
-from giblet.recipe import Recipe
+from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
+from giblet.recipe import Recipe, build_model
 from giblet.runs import load_or_train
 from giblet.training import TrainingConfig
 
@@ -178,3 +178,16 @@ def test_picture_of_a_reconstruction(data, span_model):
     figure = Reconstruction(span_model, data["test"]).plot(n_stills=3)
     assert len(figure.axes) == 2 * 3
     assert figure.get_suptitle().startswith("SIMULATED data")
+
+
+def test_nothing_to_draw_without_pictures(rng):
+    data = MultimodalDataset.from_arrays(
+        text=rng.standard_normal((200, 4)),
+        fmri=rng.standard_normal((2, 200, 6)),
+        runs=[100, 100],
+        split="test",
+        average=True,
+    )
+    model = build_model(data, direct=True)
+    with pytest.raises(ValueError, match="the data have no pictures to draw: take `scores`"):
+        Reconstruction(model, data, "measured").plot()
