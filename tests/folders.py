@@ -7,8 +7,13 @@ import av
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pytest
 
-from giblet.data import simulate_dataset
+from giblet.data import DataFolder, simulate_dataset
+
+TOML = {"tr": "1.5", "lag_trs": "0", "movies": '["film.mp4"]', "fmri": '"*.nii.gz"'}
+N_TRS = 8
+AFFINE = np.diag([8.0, 8, 8, 1])
 
 
 def mute(movie: Path) -> None:
@@ -54,3 +59,31 @@ def other_lab(path: Path) -> Path:
 def copy_of(folder: Path, path: Path) -> Path:
     """Its files, without caches and runs."""
     return shutil.copytree(folder, path, ignore=shutil.ignore_patterns("cache", "runs", ".*"))
+
+
+def write_folder(path, files=("sub-01.nii.gz", "sub-02.nii.gz"), **entries):
+    """A folder with brains of one voxel, each of its own values."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "film.mp4").touch()
+    for number, name in enumerate(files):
+        write_brain(path / name, number)
+    lines = [f"{name} = {value}\n" for name, value in (TOML | entries).items()]
+    (path / "dataset.toml").write_text("".join(lines))
+    return path
+
+
+def write_brain(path, number: int = 0, n_trs: int = N_TRS):
+    """A series of one voxel that is a number throughout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    series = np.full((1, 1, 1, n_trs), number, np.int16)
+    nib.save(nib.Nifti1Image(series, AFFINE), path)
+    return path
+
+
+def refused(path, *words: str, error: type = ValueError) -> None:
+    """Opening the folder ends in a sentence that holds some words."""
+    with pytest.raises(error) as found:
+        DataFolder.open(path)
+    assert type(found.value) is error
+    for word in words:
+        assert word in str(found.value)

@@ -1,0 +1,122 @@
+"""One file per subject, one subject per file, and a name of its own for each."""
+
+import os
+import shutil
+import unicodedata
+
+import pytest
+from folders import refused, write_brain, write_folder
+
+from giblet.data import DataFolder
+
+NAMES = {
+    "stems": (["sub-01_bold.nii.gz", "sub-02_bold.nii"], ["sub-01_bold", "sub-02_bold"]),
+    "folders of subjects": (
+        ["sub-01/bold.nii.gz", "sub-02/bold.nii.gz", "sub-10/bold.nii.gz"],
+        ["sub-01", "sub-02", "sub-10"],
+    ),
+    "folders below": (["sub-1/func/b.nii.gz", "sub-2/func/b.nii.gz"], ["sub-1", "sub-2"]),
+    "other folders": (["s2/b.nii.gz", "s10/b.nii.gz", "b.nii.gz"], ["b", "s2/b", "s10/b"]),
+    "some stems equal": (["x/a.nii.gz", "y/a.nii.gz", "z/c.nii.gz"], ["x/a", "y/a", "c"]),
+    "letter case": (["Sub-a.nii.gz", "sub-A.nii.gz", "sub-a.nii.gz"], ["Sub-a", "sub-A", "sub-a"]),
+    "no whole numbers": (["sub-²1.nii.gz", "sub-².nii.gz"], ["sub-²1", "sub-²"]),
+    "hyphens": (["sub-con-1.nii.gz", "sub-con-2.nii.gz"], ["sub-con-1", "sub-con-2"]),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_subjects(tmp_path, kind):
+    files, names = NAMES[kind]
+    found = DataFolder.open(write_folder(tmp_path / "sub-x", files, fmri='"**/*.nii*"'))
+    assert list(found.subjects) == names
+    assert sorted(found.subjects.values()) == sorted(tmp_path / "sub-x" / name for name in files)
+
+
+ONE_SUBJECT = {
+    "runs": ["sub-01_task-film_run-1_bold.nii.gz", "sub-01_task-film_run-2_bold.nii.gz"],
+    "sessions": ["sub-01/ses-1/sub-01_ses-1_b.nii.gz", "sub-01/ses-2/sub-01_ses-2_b.nii.gz"],
+    "sessions, one name": ["sub-01/ses-1/b.nii.gz", "sub-01/ses-2/b.nii.gz"],
+    "echoes": ["sub-01_echo-1_bold.nii.gz", "sub-01_echo-2_bold.nii.gz"],
+    "spaces": ["sub-01_space-MNI_bold.nii.gz", "sub-01_space-T1w_bold.nii.gz"],
+    "tasks": ["sub-01_task-film_bold.nii.gz", "sub-01_task-rest_bold.nii.gz"],
+    "endings": ["sub-01_bold.nii", "sub-01_bold.nii.gz"],
+    "prefixes": ["swsub-01_bold.nii.gz", "wsub-01_bold.nii.gz"],
+    "sites": ["a/sub-01.nii.gz", "b/sub-01.nii.gz"],
+    "runs without a label": ["s1_run1.nii.gz", "s1_run2.nii.gz"],
+    "runs in a folder": ["s1/run-01.nii.gz", "s1/run-02.nii.gz"],
+    "sessions without a label": ["s1/ses-1/bold.nii.gz", "s1/ses-2/bold.nii.gz"],
+    "endings without a label": ["s1.nii", "s1.nii.gz"],
+}
+
+
+@pytest.mark.parametrize("kind", ONE_SUBJECT)
+def test_several_files_of_one_subject(tmp_path, kind):
+    one, other = ONE_SUBJECT[kind]
+    folder = write_folder(tmp_path, [one, other, "sub-02.nii.gz"], fmri='"**/*.nii*"')
+    refused(
+        folder,
+        f"{folder / one} and {folder / other} are of one subject by their names, expected one file",
+        "join its runs one after the other",
+    )
+
+
+def test_one_run_of_each_subject_is_chosen(tmp_path):
+    files = [f"sub-{subject}_run-{run}.nii.gz" for subject in (1, 2) for run in (1, 2)]
+    folder = write_folder(tmp_path, files, subjects='["sub-1_run-2", "sub-2_run-1"]')
+    assert list(DataFolder.open(folder).subjects) == ["sub-1_run-2", "sub-2_run-1"]
+    folder = write_folder(tmp_path, files, fmri='"*run-1*"')
+    assert list(DataFolder.open(folder).subjects) == ["sub-1_run-1", "sub-2_run-1"]
+
+
+def test_names_composed_otherwise(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "sub-é") for form in ("NFC", "NFD"))
+    folder = write_folder(tmp_path / "one", [f"{nfd}.nii.gz"], subjects=f'["{nfc}"]')
+    assert list(DataFolder.open(folder).subjects) == [nfd]
+    both = write_folder(tmp_path / "two", [f"{nfc}.nii.gz", f"{nfd}.nii.gz"])
+    assert set(DataFolder.open(both).subjects) == {nfc, nfd}
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_one_file_under_two_names(tmp_path, link):
+    folder = write_folder(tmp_path, ["sub-01.nii.gz"])
+    link(folder / "sub-01.nii.gz", folder / "sub-02.nii.gz")
+    one, other = folder / "sub-01.nii.gz", folder / "sub-02.nii.gz"
+    refused(folder, f"{one} and {other} are the same file, expected one per subject")
+
+
+def test_copies_are_named(tmp_path):
+    folder = write_folder(tmp_path)
+    assert not any("same bytes" in sentence for sentence in DataFolder.open(folder).inferred)
+    one, other = folder / "sub-01.nii.gz", folder / "sub-02.nii.gz"
+    shutil.copy(one, other)
+    said = f"{one} and {other} hold the same bytes, but count as two subjects"
+    assert said in DataFolder.open(folder).inferred
+
+
+def test_hidden_files_are_no_subjects(tmp_path):
+    folder = write_folder(tmp_path, ["a.nii.gz", "b.nii.gz"], fmri='"**/*.nii.gz"')
+    (folder / "._a.nii.gz").write_bytes(b"\0\5\26\7Mac OS X")
+    write_brain(folder / ".git/annex/c.nii.gz")
+    assert list(DataFolder.open(folder).subjects) == ["a", "b"]
+
+
+def test_patterns_of_other_places(tmp_path, monkeypatch):
+    for number in (1, 2):
+        write_brain(tmp_path / f"store/p{number}/bold.nii.gz", number)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for pattern in (f"{tmp_path}/store/*/*.nii.gz", "../store/*/*.nii.gz", "~/store/*/*.nii.gz"):
+        folder = write_folder(tmp_path / "data", [], fmri=f'"{pattern}"')
+        found = DataFolder.open(folder).subjects
+        assert list(found) == ["p1/bold", "p2/bold"]
+        assert [path.resolve() for path in found.values()] == [
+            tmp_path / f"store/p{number}/bold.nii.gz" for number in (1, 2)
+        ]
+
+
+def test_brains_that_are_not_there_yet(tmp_path):
+    folder = write_folder(tmp_path, ["sub-01.nii.gz"])
+    (folder / "sub-02.nii.gz").symlink_to(".git/annex/objects/x")
+    refused(folder, "sub-02.nii.gz is a link to", "which is missing", error=FileNotFoundError)
+    (folder / "sub-02.nii.gz").unlink()
+    (folder / "sub-02.nii.gz").touch()
+    refused(folder, "sub-02.nii.gz is empty")
