@@ -115,13 +115,14 @@ def _read_track(path: str | Path, track: int, say: Say) -> np.ndarray | None:
     parts = []
     with open_movie(path) as container:
         stream = container.streams[track]
-        for start, pieces in _contiguous(decoded(container, stream, path, say), stream.time_base):
-            parts.append((round(start * RATE), np.concatenate(pieces)))
+        for start, samples in _contiguous(decoded(container, stream, path, say), stream.time_base):
+            parts.append((round(start * RATE), samples))
         if parts:
             say_choice(stream, container.streams.audio, path, say)
-    if not parts:
+    n_samples = max((start + len(samples) for start, samples in parts), default=0)
+    if n_samples <= 0:
         return None
-    sound = np.zeros(max(0, *(start + len(samples) for start, samples in parts)), np.float32)
+    sound = np.zeros(n_samples, np.float32)
     end = 0
     for start, samples in parts:
         skipped = max(0, end - start)
@@ -131,29 +132,30 @@ def _read_track(path: str | Path, track: int, say: Say) -> np.ndarray | None:
     return sound
 
 
-def _contiguous(frames: Iterator[tuple], time_base: Fraction) -> Iterator[tuple[float, list]]:
+def _contiguous(frames: Iterator[tuple], time_base: Fraction) -> Iterator[tuple[float, np.ndarray]]:
     """Stretches of sound without a gap and in one format: its first second, and mono samples."""
     tolerance = max(GAP, 2 * float(time_base))
     end = 0.0
     start = 0.0
-    pieces = []
+    pieces = [np.zeros(0, np.float32)]
     resampler = None
     form = None
     for seconds, frame in frames:
         of_frame = (frame.format.name, frame.layout.name, frame.sample_rate)
-        is_gap = seconds is not None and abs(seconds - end) > tolerance
-        if resampler is None or is_gap or of_frame != form:
-            if resampler is not None:
-                yield start, pieces + _mono(resampler, None)
+        is_first = resampler is None
+        is_gap = seconds is not None and (is_first or abs(seconds - end) > tolerance)
+        if is_first or is_gap or of_frame != form:
+            if not is_first:
+                yield start, np.concatenate([*pieces, *_mono(resampler, None)])
             start = end = seconds if is_gap else end
-            pieces = []
+            pieces = [np.zeros(0, np.float32)]
             form = of_frame
             resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
         frame.pts = None
         pieces += _mono(resampler, frame)
         end += frame.samples / frame.sample_rate
     if resampler is not None:
-        yield start, pieces + _mono(resampler, None)
+        yield start, np.concatenate([*pieces, *_mono(resampler, None)])
 
 
 def _mono(resampler: av.AudioResampler, frame: av.AudioFrame | None) -> list[np.ndarray]:
