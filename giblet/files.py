@@ -268,6 +268,34 @@ def load_array(path: str | Path, remedy: str, mmap_mode=None) -> np.ndarray:
     return array
 
 
+def read_text(path: str | Path) -> str:
+    """Text of a file in UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Where there is no such file, or it is a folder, unreadable, or in another encoding.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing, expected a text file: write it.") from None
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read as a text file ({error.strerror}): mend its name or its access."
+        ) from None
+    if b"\0" in content:
+        raise ValueError(f"{path} is UTF-16 or no text, expected UTF-8: save it as UTF-8.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} has the byte {content[error.start]:#x} at {error.start}, expected UTF-8: save "
+            "it as UTF-8."
+        ) from None
+
+
 def remove_leftovers(folder: Path, names: str) -> None:
     """Delete half-written files `names` (a glob) of killed writers; nobody may be writing."""
     for temporary in folder.glob(f".{'[0-9a-f]' * 32}-{names}"):

@@ -8,9 +8,8 @@ from nilearn.image import new_img_like
 from nilearn.masking import unmask
 from nilearn.surface import SurfaceImage
 
-from giblet.data.images import mask_voxels
 from giblet.files import atomic_folder, atomic_path
-from giblet.regions import check_mask
+from giblet.images import check_mask, mask_voxels
 
 
 def voxel_image(values: np.ndarray, mask_img, background: float = 0.0):

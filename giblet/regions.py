@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from nibabel.affines import apply_affine
 from nilearn import datasets, image
 from scipy.spatial import cKDTree
 
-from giblet.data.entries import read_text
-from giblet.data.images import check_image, load_image, mask_voxels, read_volume
+from giblet.files import read_text
+from giblet.images import (
+    check_image,
+    check_mask,
+    load_image,
+    mask_voxels,
+    read_volume,
+    voxel_coordinates,
+)
 
 if TYPE_CHECKING:
     from giblet.data import MultimodalDataset
@@ -21,20 +27,6 @@ if TYPE_CHECKING:
 N_PARCELS = 1000  # arrays of more columns are voxels, and no region each
 BACKGROUND = "background"
 FRACTION = 1e-3  # by which a label may differ from a whole number, as scaled integers do
-
-
-def check_mask(mask_img) -> None:
-    """Say in a sentence that a data set of arrays has no mask."""
-    if mask_img is None:
-        raise ValueError(
-            "these data have no mask_img, which says where voxels lie: give it to from_arrays."
-        )
-
-
-def voxel_coordinates(mask_img) -> np.ndarray:
-    """Centre of each voxel of a mask in mm: (n_voxels, 3)."""
-    check_mask(mask_img)
-    return apply_affine(mask_img.affine, np.argwhere(mask_voxels(mask_img)))
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def lesion_mask(lesion_img, mask_img) -> np.ndarray:
     Raises
     ------
     FileNotFoundError, ValueError
-        As `giblet.data.images.load_image` and `mask_voxels`, and where no voxel lies in it.
+        As `giblet.images.load_image` and `mask_voxels`, and where no voxel lies in it.
     """
     opened, name = _opened(lesion_img, "lesion_img")
     inside = image.new_img_like(opened, mask_voxels(opened, name).astype(np.int32))

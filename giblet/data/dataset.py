@@ -19,13 +19,12 @@ from giblet.data.audio import AudioProcessor
 from giblet.data.features import STIMULI, Features, mean_response
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
-from giblet.data.images import load_image, mask_voxels
 from giblet.data.prepare import Processors, group_mean, prepare, read_manifest
 from giblet.data.provenance import hash_of
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
 from giblet.files import expanded
-from giblet.regions import voxel_coordinates
+from giblet.images import load_image, mask_voxels, voxel_coordinates
 
 FRACTIONS = Splitting.fractions
 

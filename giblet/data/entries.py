@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from giblet.data.subjects import files_like
+from giblet.files import read_text
 
 REQUIRED = ("tr", "lag_trs", "movies", "fmri")
 SIMULATED = ("tr", "run_trs")  # entries that the table `simulation` may repeat
@@ -187,31 +188,3 @@ def check_runs(entries: dict, source: Path) -> None:
     ):
         if not fits:
             raise ValueError(f"{name} in {source} is {entries[name]!r}, expected {expected}.")
-
-
-def read_text(path: str | Path) -> str:
-    """Text of a file in UTF-8, with or without a byte order mark.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        Where there is no such file, or it is a folder, unreadable, or in another encoding.
-    """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing, expected a text file: write it.") from None
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read as a text file ({error.strerror}): mend its name or its access."
-        ) from None
-    if b"\0" in content:
-        raise ValueError(f"{path} is UTF-16 or no text, expected UTF-8: save it as UTF-8.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} has the byte {content[error.start]:#x} at {error.start}, expected UTF-8: save "
-            "it as UTF-8."
-        ) from None

@@ -14,9 +14,9 @@ from nilearn.masking import unmask
 from scipy.ndimage import distance_transform_edt
 
 from giblet.data.features import BLOCK_TRS, loses_in_float32, run_statistics
-from giblet.data.images import load_series, mask_voxels, read_values
 from giblet.data.volumes import Volumes
 from giblet.files import atomic_path
+from giblet.images import load_series, mask_voxels, read_values
 
 MARGIN_MM = 6.0
 N_NAMED = 3  # TRs that a sentence names
@@ -93,7 +93,7 @@ class FMRIProcessor:
         ------
         FileNotFoundError, ValueError
             Where the file is no 4-D NIfTI of `n_trs` TRs on the grid of the mask, see
-            `giblet.data.images.load_series`.
+            `giblet.images.load_series`.
         """
         image = load_series(path)
         mask = mask_voxels(mask_img)

@@ -8,8 +8,15 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from giblet.data.entries import check_runs, is_text, read_entries, read_text
+from giblet.data.entries import check_runs, is_text, read_entries
 from giblet.data.subjects import copies, find_subjects, series_trs
+from giblet.files import read_text
+
+# What is said where a file is not given
+NOT_GIVEN = {
+    "mask": "no mask given: voxels within 6 mm of the MNI152 brain that vary in every subject",
+    "annotations": "no annotations given: trains without text",
+}
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,7 @@ class DataFolder:
         if "run_trs" not in entries:
             entries["run_trs"] = [n_trs]
             inferred.append(f"one run of {n_trs} TRs, the length of the series")
-        if files["mask"] is None:
-            inferred.append(
-                "no mask given: voxels within 6 mm of the MNI152 brain that vary in every subject"
-            )
-        if files["annotations"] is None:
-            inferred.append("no annotations given: trains without text")
+        inferred += [said for name, said in NOT_GIVEN.items() if files[name] is None]
         check_runs(entries, source)
         return cls(
             path=path,

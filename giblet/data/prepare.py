@@ -26,12 +26,12 @@ from giblet.data.features import (
 )
 from giblet.data.fmri import FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
-from giblet.data.images import load_mask, load_series
 from giblet.data.movie import Say
 from giblet.data.provenance import fingerprint_file
 from giblet.data.text import TextProcessor, in_training, read_segments
 from giblet.data.video import VideoProcessor
 from giblet.files import alone, atomic_folder, atomic_path, load_array, open_reserved
+from giblet.images import load_mask, load_series
 
 CACHE_VERSION = 5  # raise it when the same settings no longer give the same arrays
 CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")

@@ -7,8 +7,8 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
-from giblet.data.images import load_series
 from giblet.data.provenance import fingerprint_file
+from giblet.images import load_series
 
 IMAGE = re.compile(r"\.(nii|hdr|img)(\.\w+)?$", re.IGNORECASE)
 # Parts of names in which files of one subject differ, where none has a `sub-` label

@@ -2,9 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 
 ROUNDING = 1e-6  # of the largest value: scaled integers hold 0 and 1 only so exactly
 VOXEL_MM = (0.01, 100)  # sizes outside these are not in millimetres
@@ -149,8 +151,10 @@ def check_image(image, name: str | Path) -> None:
             "magnitude."
         )
     header = image.header
-    is_nifti = isinstance(header, nib.Nifti1Header)
-    if image.affine is None or (is_nifti and not header["sform_code"] and not header["qform_code"]):
+    is_placed = image.affine is not None
+    if isinstance(header, nib.Nifti1Header):
+        is_placed &= bool(header["sform_code"] or header["qform_code"])
+    if not is_placed:
         raise ValueError(
             f"{name} has no orientation (sform_code and qform_code are 0), so nothing says where "
             "its voxels lie: write its affine into the header."
@@ -211,14 +215,29 @@ def _check_content(path: Path) -> None:
 
 def _check_size(image: nib.Nifti1Pair, path: Path) -> None:
     """Refuse a file that cannot hold as many values as its header says."""
-    file = Path(image.file_map["image"].filename)
+    file = Path(str(image.file_map["image"].filename))
     if not file.is_file():
         raise FileNotFoundError(f"{path} belongs to {file}, which is missing: copy both.")
     most = {".gz": DEFLATE, ".bz2": math.inf, ".zst": math.inf}.get(file.suffix.lower(), 1)
     size = file.stat().st_size
-    expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    stored: Any = image.dataobj
+    expected = stored.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     if expected > most * size:
         raise ValueError(
             f"{path} is cut or damaged, it has {size} bytes where its header, of shape "
             f"{image.shape}, tells of {expected}: copy it again."
         )
+
+
+def check_mask(mask_img) -> None:
+    """Say in a sentence that a data set of arrays has no mask."""
+    if mask_img is None:
+        raise ValueError(
+            "these data have no mask_img, which says where voxels lie: give it to from_arrays."
+        )
+
+
+def voxel_coordinates(mask_img) -> np.ndarray:
+    """Centre of each voxel of a mask in mm: (n_voxels, 3)."""
+    check_mask(mask_img)
+    return apply_affine(mask_img.affine, np.argwhere(mask_voxels(mask_img)))

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from giblet.data.images import load_image, load_mask, load_series, mask_voxels, read_values
+from giblet.images import load_image, load_mask, load_series, mask_voxels, read_values
 
 AFFINE = np.diag([8.0, 8, 8, 1])
 SHAPE = (5, 6, 4, 30)
