@@ -39,6 +39,7 @@ REMEDIES: dict[int | None, str] = {
     errno.EIO: f"look after the disk, or choose another one, {OTHER}",
     errno.ENOLCK: NO_LOCKS,
     errno.ENOSYS: NO_LOCKS,
+    errno.EINVAL: NO_LOCKS,
     errno.EOPNOTSUPP: NO_LOCKS,
 }
 NOT_RESERVED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # the disk cannot take bytes ahead

@@ -125,6 +125,26 @@ def read_values(image, name: str | Path, trs: slice | None = None) -> np.ndarray
         raise ValueError(f"{name} is damaged{place} ({error}): copy it again.") from None
 
 
+def check_end(image: nib.Nifti1Pair, path: str | Path) -> None:
+    """Refuse a gzip whose checksum, behind the values that were read last, is wrong.
+
+    Raises
+    ------
+    ValueError
+        Naming the file.
+    """
+    if not str(path).lower().endswith(".gz"):
+        return
+    stored: Any = image.dataobj
+    try:
+        with stored._get_fileobj() as file:  # nibabel itself stops at the last value
+            while file.read(2**20):
+                pass
+    except Exception as error:  # of the decompressor
+        if "CRC" in str(error) or "length" in str(error):
+            raise ValueError(f"{path} is damaged ({error}): copy it again.") from None
+
+
 def check_image(image, name: str | Path) -> None:
     """Refuse an image that has no voxels, no real numbers, or no place in space.
 

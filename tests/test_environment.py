@@ -40,6 +40,9 @@ def imported(simulated, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported")
     "".encode("utf-8-sig")
     run = load_or_train(simulated, CONFIG, folder, cache_dir=folder / "cache", **TINY)
+    predict_fmri(run.model, run.data["test"])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        giblet(patch, "train", "--data", folder / "missing", "--out", folder / "run")
     return load_run(run.folder, cache_dir=folder / "cache", progress=False)
 
 
@@ -58,6 +61,7 @@ def as_other(shared, monkeypatch):
     """Call the function to become a user who may write to `mine` alone."""
 
     def become():
+        monkeypatch.chdir(shared.parent)
         if os.geteuid() == 0:
             os.chown(shared.parent / "mine", NOBODY, NOBODY)
             os.seteuid(NOBODY)

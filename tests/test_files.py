@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -171,23 +172,29 @@ WRITERS = {
 }
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """No file may grow beyond 30,000 bytes: a writer is stopped halfway, as by a full disk."""
+    """No file may grow beyond 30,000 bytes: a writer is stopped halfway, as by a full disk.
+
+    For the call alone: what pytest prints may go to a longer file.
+    """
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel's file
 @pytest.mark.parametrize("name", WRITERS)
-def test_writer_that_is_stopped_halfway(tmp_path, small_files, name):
+def test_writer_that_is_stopped_halfway(tmp_path, name):
     """By whatever library: one sentence, the old file stays, and nothing is left of the new one."""
     (tmp_path / name).write_text("old")
-    with pytest.raises(OSError, match=rf"{name} cannot be written \(.*\): free some space, or"):
+    refusal = rf"{name} cannot be written \(.*\): free some space, or"
+    with pytest.raises(OSError, match=refusal), small_files():
         WRITERS[name](tmp_path / name)
     assert (tmp_path / name).read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -16,6 +16,7 @@ from giblet.data.movie import Say, describe, open_movie, say_choice, sound_strea
 
 RATE = 24_000  # samples per second, mono
 N_FFT = 4096
+WILD = 1e4  # times full scale, which no sound has
 GAP = 0.05  # seconds by which sound may be off its time stamps, which are often rounded
 FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
 # Largest log power that is written, 9 dB above full scale: a lesioned model may go anywhere.
@@ -122,6 +123,16 @@ def _read_track(path: str | Path, track: int, say: Say) -> np.ndarray | None:
     n_samples = max((start + len(samples) for start, samples in parts), default=0)
     if n_samples <= 0:
         return None
+    sound = _joined(parts, n_samples)
+    is_wild = ~(np.abs(sound) < WILD)
+    if is_wild.any():
+        sound[is_wild] = 0
+        say(f"{path}: {is_wild.sum()} samples of its sound are no numbers or too large: silent")
+    return sound
+
+
+def _joined(parts: list[tuple[int, np.ndarray]], n_samples: int) -> np.ndarray:
+    """Stretches of sound, each from its first sample on; silence between them."""
     sound = np.zeros(n_samples, np.float32)
     end = 0
     for start, samples in parts:

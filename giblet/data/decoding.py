@@ -3,11 +3,13 @@
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
+import numpy as np
 from av.format import Flags
 from av.packet import Packet
 from av.stream import Stream
@@ -20,6 +22,9 @@ BACKWARD = 0.1  # seconds; decoding times of a stream never go back by more
 LONGEST_GAP = {True: 10.0, False: 600.0}
 WORTH_SAYING = 1.0  # seconds of a gap in all streams
 SAME_JUMP = 1.0  # seconds by which two streams of one jump may differ
+N_BEHIND = 16  # packets behind one whose time stamp is odd
+MOST_BEHIND = 500  # packets of all streams among which they are looked for
+STEPS = 10  # of the usual length, which a jump exceeds
 PEEKED = 64  # packets that tell whether their time stamps are real
 MOST_FAILURES = 100  # of reading a file, one after the other
 NAMED = 3  # damaged places that a sentence names
@@ -30,8 +35,9 @@ class Clock:
     """One clock for the streams of a file, which goes on where theirs restart or jump.
 
     A stream jumps where its decoding times go back, or run ahead of all streams by more than the
-    longest gap. It then goes on from where it was, together with a stream that has jumped alike, so
-    that pictures and sound stay together.
+    longest gap and then go on in small steps. It then goes on from where it was, together with a
+    stream that has jumped alike, so that pictures and sound stay together. Stamps that are off
+    while those behind them are not are made up from the running count.
 
     Parameters
     ----------
@@ -46,36 +52,78 @@ class Clock:
     _offset: dict[int, float] = field(default_factory=dict)
     _last: dict[int, float] = field(default_factory=dict)
     _next: dict[int, float] = field(default_factory=dict)
+    _due: dict[int, float] = field(default_factory=dict)
+    _said_stamps: bool = False
 
-    def correct(self, packet: Packet) -> None:
-        """Put the time stamps of the next packet of the file on this clock, in place."""
-        stream = packet.stream
-        stamp = packet.dts
-        if stamp is None and stream.type == "audio":
-            stamp = packet.pts
+    def correct(self, packet: Packet, behind: Callable[[], list[float]]) -> None:
+        """Put the time stamps of the next packet of the file on this clock, in place.
+
+        Parameters
+        ----------
+        behind : callable
+            The stamps of the packets behind it in its stream, in seconds.
+        """
+        stamp = _stamp(packet)
+        later = self._offset.get(packet.stream.index, 0.0)
         if stamp is not None:
-            self._follow(stream.index, float(stamp * packet.time_base), _seconds(packet))
+            seconds = float(stamp * packet.time_base)
+            later = self._follow(packet.stream.index, seconds, _seconds(packet), behind)
         if stamp is not None and packet.pts is not None:
             delay = abs(packet.pts - stamp) * packet.time_base
             packet.pts = packet.pts if delay <= self.longest_gap else stamp  # of the other side
-        ticks = round(self._offset.get(stream.index, 0.0) / packet.time_base)
+        ticks = round(later / packet.time_base)
         if ticks and packet.pts is not None:
             packet.pts += ticks
         if ticks and packet.dts is not None:
             packet.dts += ticks
 
-    def _follow(self, index: int, stamp: float, duration: float) -> None:
-        seconds = stamp + self._offset.get(index, 0.0)
+    def _follow(
+        self, index: int, stamp: float, duration: float, behind: Callable[[], list[float]]
+    ) -> float:
+        """Seconds by which the stamp, of a packet of so many seconds, is to be later."""
+        offset = self._offset.get(index, 0.0)
+        seconds = stamp + offset
         latest = max(self._last.values(), default=seconds)
-        went_back = self._last.get(index, seconds) - seconds > BACKWARD
-        if went_back or seconds - latest > self.longest_gap:
-            seconds = self._go_on(index, stamp, seconds, self._next.get(index, latest))
-        elif len(self._last) > 1 and seconds - latest > WORTH_SAYING:
-            self.say(
-                f"{self.path} holds neither pictures nor sound from {latest:.1f} to {seconds:.1f} s"
-            )
+        expected = self._next.get(index, latest)
+        is_first = index not in self._last
+        if is_first or not -BACKWARD <= seconds - expected <= WORTH_SAYING:
+            stamps = np.array(behind()) + offset
+            if is_first and len(stamps) and seconds - stamps[0] > BACKWARD:
+                expected = stamps[0] - duration
+            if abs(seconds - expected) > BACKWARD and self._is_wrong(expected, duration, stamps):
+                seconds = expected
+            elif self._has_jumped(index, seconds, latest, stamps):
+                seconds = self._go_on(index, stamp, seconds, expected)
+            elif len(self._last) > 1 and seconds - latest > WORTH_SAYING:
+                self.say(
+                    f"{self.path} holds neither pictures nor sound from {latest:.1f} to "
+                    f"{seconds:.1f} s"
+                )
+        length = duration if duration <= self.longest_gap else 0.0
+        self._due[index] = expected + length
         self._last[index] = seconds
-        self._next[index] = seconds + (duration if duration <= self.longest_gap else 0.0)
+        self._next[index] = seconds + length
+        return seconds - stamp
+
+    def _is_wrong(self, expected: float, duration: float, stamps: np.ndarray) -> bool:
+        """Whether one of the next stamps is where it would be without the present one."""
+        off = stamps - (expected + duration * np.arange(1, len(stamps) + 1))
+        is_wrong = bool((np.abs(off) <= BACKWARD).any())
+        if is_wrong and not self._said_stamps:
+            self._said_stamps = True
+            self.say(
+                f"{self.path} has time stamps that fit none around them, the first at "
+                f"{expected:.1f} s: taken from the running count"
+            )
+        return is_wrong
+
+    def _has_jumped(self, index: int, seconds: float, latest: float, stamps: np.ndarray) -> bool:
+        """Whether the clock has jumped, or nothing was there for a while."""
+        if self._last.get(index, seconds) - seconds > BACKWARD:
+            return abs(seconds - self._due[index]) > BACKWARD  # else the last stamp was wrong
+        ahead = seconds - latest
+        steps = np.diff(stamps, prepend=seconds)
+        return ahead > self.longest_gap and len(steps) > 0 and ahead > STEPS * np.median(steps)
 
     def _go_on(self, index: int, stamp: float, seconds: float, expected: float) -> float:
         offset = expected - stamp
@@ -199,9 +247,20 @@ def _packets(
     damage: Damage,
     say: Say,
 ) -> Iterator[Packet]:
-    """The packets of some streams, on one clock; reading goes on after an error."""
+    """The packets of some streams, on one clock."""
     jumps = bool(Flags(container.format.flags) & Flags.ts_discont)
     clock = Clock(path, LONGEST_GAP[jumps], say)
+    reader = _read(container, streams, damage)
+    queue = deque()
+    while (packet := queue.popleft() if queue else next(reader, None)) is not None:
+        clock.correct(packet, lambda of=packet: _stamps_behind(of, queue, reader))
+        yield packet
+
+
+def _read(
+    container: av.container.InputContainer, streams: list[Stream], damage: Damage
+) -> Iterator[Packet]:
+    """The packets of some streams as they are; reading goes on after an error."""
     packets = container.demux(streams)
     n_failures = 0
     while n_failures < MOST_FAILURES:
@@ -215,8 +274,29 @@ def _packets(
             packets = container.demux(streams)
             continue
         n_failures = 0
-        clock.correct(packet)
         yield packet
+
+
+def _stamps_behind(packet: Packet, queue: deque[Packet], reader: Iterator[Packet]) -> list[float]:
+    """Time stamps of the next packets of a packet's stream, which wait in the queue."""
+    found = []
+    for position in range(MOST_BEHIND):
+        if position == len(queue):
+            queue.extend(itertools.islice(reader, 1))
+        if position == len(queue) or len(found) == N_BEHIND:
+            break
+        other = queue[position]
+        stamp = _stamp(other)
+        if other.stream.index == packet.stream.index and stamp is not None:
+            found.append(float(stamp * other.time_base))
+    return found
+
+
+def _stamp(packet: Packet) -> int | None:
+    """The time of decoding, or of sound that of playing."""
+    if packet.dts is None and packet.stream.type == "audio":
+        return packet.pts
+    return packet.dts
 
 
 def _take(packets: Iterator[Packet], stream: Stream, n: int) -> Iterator[Packet]:

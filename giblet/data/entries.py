@@ -110,9 +110,10 @@ def read_entries(path: Path, inferred: list[str]) -> tuple[dict, Path]:
             "in no split"
         )
         return dict(SHERLOCK), path
+    text = read_text(source)
     try:
-        entries = tomllib.loads(read_text(source))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        entries = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source} is not valid TOML: {error}.") from None
     _check_names(entries, source)
     for name, value in entries.items():

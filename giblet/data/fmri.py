@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from giblet.data.features import BLOCK_TRS, loses_in_float32, run_statistics
 from giblet.data.volumes import Volumes
 from giblet.files import atomic_path
-from giblet.images import load_series, mask_voxels, read_values
+from giblet.images import check_end, load_series, mask_voxels, read_values
 
 MARGIN_MM = 6.0
 N_NAMED = 3  # TRs that a sentence names
@@ -105,6 +105,7 @@ class FMRIProcessor:
         for start in range(0, n_trs, BLOCK_TRS):
             block = read_values(image, path, slice(start, start + BLOCK_TRS))
             yield np.ascontiguousarray(block[mask].T)
+        check_end(image, path)
 
     def scan(
         self,

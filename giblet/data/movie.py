@@ -26,6 +26,9 @@ ABOUT = (
 ABOUT_TITLE = re.compile(r"comment|description|described|karaoke|isolated", re.IGNORECASE)
 
 
+NO_MOVIES = ("tty",)  # FFmpeg draws the letters of a text
+
+
 @contextmanager
 def open_movie(path: str | Path) -> Iterator[av.container.InputContainer]:
     """Open a movie for reading; whatever cannot be read is a ValueError that names the file."""
@@ -33,6 +36,10 @@ def open_movie(path: str | Path) -> Iterator[av.container.InputContainer]:
         raise FileNotFoundError(f"{path} is missing: name an existing movie.")
     try:
         with av.open(f"file:{path}", metadata_errors="replace") as container:
+            if container.format.name in NO_MOVIES:
+                raise ValueError(
+                    f"{path} is text, expected a movie: name another file in dataset.toml."
+                )
             yield container
     except av.FFmpegError as error:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -168,7 +169,8 @@ def _settings(folder: DataFolder, processors: Processors, splitting: Splitting) 
     text = processors.text
     files = _sources(folder)
     for weights in (audio.codec, text.model):
-        files += sorted(Path(weights).glob("**/*")) if weights else []
+        if weights and os.path.isdir(weights):  # else it is the name of weights on a hub
+            files += sorted(Path(weights).glob("**/*"))
     sources = {str(file): _fingerprint(file) for file in files if file.is_file()}
     return {
         "cache_version": CACHE_VERSION,

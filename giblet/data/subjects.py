@@ -13,7 +13,9 @@ from giblet.images import load_series
 IMAGE = re.compile(r"\.(nii|hdr|img)(\.\w+)?$", re.IGNORECASE)
 # Parts of names in which files of one subject differ, where none has a `sub-` label
 PARTS = re.compile(
-    r"(?<![^_/])((run|ses|echo)-?\d+|(run|ses|echo|part|space|res|desc)-[^_/]+)(?=[_/]|$)"
+    r"(?<![^_/.-])(((run|ses|session|echo|part|r|e)[-_]?\d+)|(run|ses|echo|part|space|res|desc)-[^_/]+)"
+    r"(?=[_/.-]|$)",
+    re.IGNORECASE,
 )
 
 
@@ -70,7 +72,7 @@ def _names(series: list[Path], path: Path) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(".gz").removesuffix(".nii")
+    return IMAGE.sub("", name)
 
 
 def _label(file: Path, path: Path) -> str | None:
@@ -103,7 +105,8 @@ def _check_subjects(files: dict[str, Path], path: Path, source: Path) -> None:
     seen = {}
     for file in files.values():
         below = _stem(Path(os.path.relpath(file, path)).as_posix())
-        whose = _label(file, path) or re.sub(r"_+(?=/|$)", "", PARTS.sub("", below))
+        rest = re.sub(r"[_.-]+(?=/|$)|(?<![^/])/", "", PARTS.sub("", below))
+        whose = _label(file, path) or rest or below
         first = seen.setdefault(whose, file)
         if first != file:
             raise ValueError(

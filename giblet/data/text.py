@@ -31,8 +31,7 @@ UNSPACED = (
 NUMBER = r"(?:\d+(?:[.,]\d+)?|\.\d+)"
 STATED_TR = re.compile(
     rf"(?P<number>{NUMBER})[ -]?(?P<unit>ms|msec|milliseconds?|s|sec|secs|seconds?)\b"
-    rf"|\btr ?[=:] ?(?P<after_tr>{NUMBER})"
-    rf"|\(trs[ ,:;]*(?P<bare>{NUMBER}) ?\)"
+    rf"|\btrs?[ ,:;=@]*(?:of |tr[ =:]*)?(?P<bare>{NUMBER})(?= ?(?:\)|s|hz|[:\"″]))"
 )
 
 
@@ -98,7 +97,7 @@ def _check_tr(path: str | Path, header: str, tr: float | None) -> None:
     stated = STATED_TR.search(plain_name(header))
     if stated is None or tr is None:
         return
-    number = stated["number"] or stated["after_tr"] or stated["bare"]
+    number = stated["number"] or stated["bare"]
     is_ms = (stated["unit"] or "").startswith("m")
     if is_ms:
         number = re.sub(r"[.,](?=\d{3}$)", "", number)  # 1,500 ms

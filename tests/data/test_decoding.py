@@ -187,6 +187,21 @@ def test_real_gap_in_all_streams_stays_and_is_said(tmp_path):
     assert "holds neither pictures nor sound from" in seen.said[0]
 
 
+def with_stamps(source, path, kind: str, second: float, off: float, n: int = 1) -> None:
+    """A copy of a transport stream whose next `n` stamps of a kind are `off` seconds off."""
+    with av.open(str(source)) as old, av.open(str(path), "w", format="nut") as new:
+        copies = {one.index: new.add_stream_from_template(one) for one in old.streams}
+        for packet in old.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == kind and packet.dts * packet.time_base >= second and n > 0:
+                packet.pts += round(off / packet.time_base)
+                packet.dts += round(off / packet.time_base)
+                n -= 1
+            packet.stream = copies[packet.stream.index]
+            new.mux(packet)
+
+
 def spoil(path, parts, seed: int = 0) -> None:
     """Overwrite some parts of a file, given as shares of its length and numbers of bytes."""
     raw = bytearray(path.read_bytes())

@@ -368,6 +368,7 @@ def test_names_that_are_the_same(saved, name):
         ("Start Time (TRs, 1,500 ms)", "End Time (TRs, TR = 1.5)", "Narration"),
         ("Start Time (TRs, 1.50)", "End Time (TRs of 1.5 seconds)", "Narration"),
         ("Start Time (TRs, run 2, 1.5s)", "End Time (TRs, 2 runs)", "Narration"),
+        ("Start Time (TRs, TR = 1500 ms)", "End Time (TRs, 1.5 Sekunden)", "Narration"),
     ],
 )
 def test_headers_that_agree_with_tr(saved, header):
@@ -376,7 +377,22 @@ def test_headers_that_agree_with_tr(saved, header):
 
 @pytest.mark.parametrize(
     "stated",
-    [", 3.0s", ", 3,0 s", ", 3000 ms", ", 3 sec", ", 2s", ", 1 s", ", 1.49 s", ", TR=3", ", 3"],
+    [
+        ", 3.0s",
+        ", 3,0 s",
+        ", 3000 ms",
+        ", 3 sec",
+        ", 2s",
+        ", 1 s",
+        ", 1.49 s",
+        ", TR=3",
+        ", 3",
+        " = 2",
+        " of 2",
+        ", TR 2",
+        ", 2 Sekunden",
+        ", 0:02",
+    ],
 )
 @pytest.mark.parametrize("edge", [0, 1])
 def test_headers_of_another_tr(saved, stated, edge):

@@ -46,6 +46,13 @@ ONE_SUBJECT = {
     "runs in a folder": ["s1/run-01.nii.gz", "s1/run-02.nii.gz"],
     "sessions without a label": ["s1/ses-1/bold.nii.gz", "s1/ses-2/bold.nii.gz"],
     "endings without a label": ["s1.nii", "s1.nii.gz"],
+    "capitals": ["s1_Run1.nii.gz", "s1_Run2.nii.gz"],
+    "hyphens": ["s1-run1.nii.gz", "s1-run2.nii.gz"],
+    "dots": ["s1.run1.nii.gz", "s1.run2.nii.gz"],
+    "numbers apart": ["s1_run_01.nii.gz", "s1_run_02.nii.gz"],
+    "one letter": ["s1_r1.nii.gz", "s1_r2.nii.gz"],
+    "folders of runs": ["Run1/s1.nii.gz", "Run2/s1.nii.gz"],
+    "folders of sessions": ["session1/s1.nii.gz", "session2/s1.nii.gz"],
 }
 
 
