@@ -4,6 +4,7 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
+from scipy.io import wavfile
 from scipy.signal import get_window
 
 from giblet.data import AudioProcessor
@@ -206,3 +207,16 @@ def test_a_wild_model_can_be_heard():
     """Log power far above full scale is cut, not infinite."""
     sound = AudioProcessor("mel").features_to_sound(np.full((2, 2048), 500.0, np.float32))
     assert np.isfinite(sound).all()
+
+
+@pytest.mark.parametrize("wild", [np.nan, np.inf, 1e30])
+def test_samples_that_are_no_sound(tmp_path, wild):
+    """A few samples of no number are silent, and the rest of the sound is whole."""
+    sound = tone(440, 2.0, 0.5)
+    sound[24_000:24_010] = wild
+    wavfile.write(tmp_path / "a.wav", 24_000, sound.astype(np.float32))
+    said = []
+    heard = read_sound(tmp_path / "a.wav", said.append)
+    assert np.abs(heard).max() < 1
+    assert np.array_equal(heard[:23_900], sound[:23_900].astype(np.float32))
+    assert "samples of its sound are no numbers or too large: silent" in said[0]

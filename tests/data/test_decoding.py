@@ -1,12 +1,13 @@
 """Time stamps, jumps of the clock and damage, on films whose frames say their number."""
 
 import tracemalloc
+from fractions import Fraction
 from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
-from films import INTRA, REORDERED, SOUND_RATE, Track, hear, see, tones, write_film
+from films import INTRA, REORDERED, SOUND_RATE, Track, hear, picture, see, tones, write_film
 
 from giblet.data.audio import AudioProcessor, read_sound
 
@@ -187,19 +188,62 @@ def test_real_gap_in_all_streams_stays_and_is_said(tmp_path):
     assert "holds neither pictures nor sound from" in seen.said[0]
 
 
-def with_stamps(source, path, kind: str, second: float, off: float, n: int = 1) -> None:
-    """A copy of a transport stream whose next `n` stamps of a kind are `off` seconds off."""
-    with av.open(str(source)) as old, av.open(str(path), "w", format="nut") as new:
-        copies = {one.index: new.add_stream_from_template(one) for one in old.streams}
-        for packet in old.demux():
-            if packet.dts is None:
-                continue
-            if packet.stream.type == kind and packet.dts * packet.time_base >= second and n > 0:
-                packet.pts += round(off / packet.time_base)
-                packet.dts += round(off / packet.time_base)
-                n -= 1
-            packet.stream = copies[packet.stream.index]
-            new.mux(packet)
+def moved_stamps(path, stream: int, second: float, off: float, n: int) -> None:
+    """Write other time stamps into the next `n` packets of a transport stream, from a second on."""
+    raw = bytearray(path.read_bytes())
+    for start in range(0, len(raw), 188):
+        begins = raw[start + 1] & 0x40
+        head = start + 4 + (1 + raw[start + 4] if raw[start + 3] & 0x20 else 0)
+        if not begins or raw[head : head + 3] != b"\0\0\1" or raw[head + 3] & 0xF0 != stream:
+            continue
+        flags = raw[head + 7] >> 6
+        for place in (head + 9, head + 14)[: {2: 1, 3: 2}.get(flags, 0)]:
+            bits = int.from_bytes(raw[place : place + 5], "big")
+            ticks = (bits >> 3 & 7 << 30) | (bits >> 2 & 0x7FFF << 15) | (bits >> 1 & 0x7FFF)
+            if ticks < second * 90_000 or n == 0:
+                break
+            ticks += round(off * 90_000)
+            marks = bits & ~(7 << 33 | 0x7FFF << 17 | 0x7FFF << 1)
+            bits = marks | (ticks >> 30 & 7) << 33 | (ticks >> 15 & 0x7FFF) << 17
+            bits |= (ticks & 0x7FFF) << 1
+            raw[place : place + 5] = bits.to_bytes(5, "big")
+        else:
+            n -= flags >= 2
+    assert n == 0
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("stream", [0xE0, 0xC0])  # pictures, sound
+@pytest.mark.parametrize(("off", "n"), [(3, 1), (-3, 1), (20, 1), (3, 5), (-0.5, 1)])
+def test_stamps_that_fit_none_around_them(tmp_path, stream, off, n):
+    """What comes behind a wrong stamp stays where it was."""
+    path = write_film(tmp_path / "film.ts", 0, 10, [Track(tones(0, 10), **MP2)])
+    moved_stamps(path, stream, 6.4, off, n)
+    seen = see(path, 5)
+    heard, sound, said = hear(path, (1, 3, 7, 9))
+    assert np.abs(seen.late).max() <= 2
+    assert heard == [1, 3, 7, 9]
+    assert len(sound) / 24_000 == pytest.approx(10, abs=0.06)
+    assert "has time stamps that fit none around them, the first at" in said[0]
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize("seconds", [15, 700])
+def test_slides_are_no_jumps(tmp_path, ending, seconds):
+    """Pictures without sound that stay longer than any gap."""
+    path = tmp_path / f"slides.{ending}"
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("libx264", rate=25, options=INTRA | {"g": "1"})
+        film.height, film.width, film.pix_fmt = 48, 64, "yuv420p"
+        for number in range(4):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="gray")
+            frame.pts, frame.time_base = number * seconds, Fraction(1, 1)
+            container.mux(film.encode(frame))
+        container.mux(film.encode())
+    seen = see(path, 2 * seconds)
+    at = [seen.numbers[int((k + 0.5) * seconds * 12.5)] for k in range(3)]
+    assert at == [0, 1, 2]
+    assert seen.said == []
 
 
 def spoil(path, parts, seed: int = 0) -> None:

@@ -259,6 +259,17 @@ def test_no_nifti(tmp_path, mask_img):
         read(tmp_path / "s.nii", mask_img)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_checksum_of_a_file(tmp_path, mask_img, volume, share):
+    """A bit that was lost in a copy: gzip would decompress on to other values."""
+    path = save(tmp_path / "s.nii.gz", volume)
+    raw = bytearray(path.read_bytes())
+    raw[int(share * len(raw))] ^= 64
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"s\.nii\.gz is damaged.*: copy it again"):
+        read(path, mask_img, 90)
+
+
 def test_half_a_file(tmp_path, mask_img, volume):
     path = save(tmp_path / "s.nii.gz", volume)
     path.write_bytes(path.read_bytes()[:5000])

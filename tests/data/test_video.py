@@ -215,6 +215,14 @@ def test_unreadable_movie(tmp_path, content):
         VideoProcessor(8, 12).fill(tmp_path / "a.mp4", np.zeros((1, 18 * 96), np.uint8))
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "release.nfo"])
+def test_text_is_no_movie(tmp_path, name):
+    """FFmpeg would draw its letters."""
+    (tmp_path / name).write_text("The film lies on the other disk.\n" * 20)
+    with pytest.raises(ValueError, match=rf"{name} (is text, expected|cannot be read as) a movie"):
+        VideoProcessor(8, 12).fill(tmp_path / name, np.zeros((1, 18 * 96), np.uint8))
+
+
 def test_missing_movie(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.mp4 is missing: name an existing movie"):
         VideoProcessor(8, 12).fill(tmp_path / "a.mp4", np.zeros((1, 18 * 96), np.uint8))
