@@ -13,7 +13,8 @@ from giblet.images import load_series
 IMAGE = re.compile(r"\.(nii|hdr|img)(\.\w+)?$", re.IGNORECASE)
 # Parts of names in which files of one subject differ, where none has a `sub-` label
 PARTS = re.compile(
-    r"(?<![^_/.-])(((run|ses|session|echo|part|r|e)[-_]?\d+)|(run|ses|echo|part|space|res|desc)-[^_/]+)"
+    r"(?<![^_/.-])"
+    r"((run|ses|session|echo|part|r|e)[-_]?\d+|(run|ses|echo|part|space|res|desc)-[^_/]+)"
     r"(?=[_/.-]|$)",
     re.IGNORECASE,
 )
