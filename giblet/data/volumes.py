@@ -8,7 +8,7 @@ import numpy as np
 FLAT = "have the same value in every voxel"
 INCOMPLETE = "lack over a quarter of the voxels"
 SPIKE = "are many times stronger or weaker than the others"
-N_SAMPLED = 4096
+N_SAMPLED = 2048
 MIN_TRS = 10
 MIN_VOXELS = 10  # fewer are alike, or 0, by chance
 FLAT_SD = 1e-6
@@ -24,7 +24,7 @@ class Volumes:
     """What shows in each TR of a series whether it was measured, taken block by block.
 
     Beside a TR without a finite voxel and one that repeats a neighbour, these are TRs unlike the
-    others of their run, by up to 4,096 voxels that vary:
+    others of their run, by up to 2,048 voxels that vary:
 
     - flat: they have the same value in every voxel but those that are 0, as in a volume of zeros
     - incomplete: more than a quarter of the voxels that the median TR has are 0 or not finite
@@ -76,7 +76,7 @@ class Volumes:
 
 
 def _varying_columns(block: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """Up to 4,096 voxels, evenly spread, that vary in the first block, or of all if none does."""
+    """Up to 2,048 voxels, evenly spread, that vary in the first block, or of all if none does."""
     varies = (finite[1:] & finite[:-1] & (block[1:] != block[:-1])).any(0)
     columns = np.flatnonzero(varies) if varies.any() else np.arange(block.shape[1])
     return columns[:: -(-len(columns) // N_SAMPLED)]
