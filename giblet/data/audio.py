@@ -124,8 +124,9 @@ def _read_track(path: str | Path, track: int, say: Say) -> np.ndarray | None:
     if n_samples <= 0:
         return None
     sound = _joined(parts, n_samples)
-    is_wild = ~(np.abs(sound) < WILD)
-    if is_wild.any():
+    parts.clear()
+    if not (sound.min() > -WILD and sound.max() < WILD):  # NaN compares as False
+        is_wild = ~(np.abs(sound) < WILD)
         sound[is_wild] = 0
         say(f"{path}: {is_wild.sum()} samples of its sound are no numbers or too large: silent")
     return sound
