@@ -21,16 +21,28 @@ GAP = 0.05  # seconds by which sound may be off its time stamps, which are often
 FLOOR = 1e-6  # power added before the logarithm: about -60 dB of full scale
 # Largest log power that is written, 9 dB above full scale: a lesioned model may go anywhere.
 LOUDEST = 2.0
+LOWEST_HZ, HIGHEST_HZ = 40.0, 10_000.0  # of mel bands
 _MEL = {"mel_mean": (1, 128), "mel": (32, 64)}  # frames and bands of a TR
 KINDS = (*_MEL, "encodec_latents", "encodec_codes")
 
 
+def mel_frequencies(
+    n_mels: int, low_hz: float = LOWEST_HZ, high_hz: float = HIGHEST_HZ
+) -> np.ndarray:
+    """Centres in Hz of the bands of `mel_filters`: (n_mels,)."""
+    return _mel_edges(n_mels, low_hz, high_hz)[1:-1]
+
+
+def _mel_edges(n_mels: int, low_hz: float, high_hz: float) -> np.ndarray:
+    mels = np.linspace(*(2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)), n_mels + 2)
+    return 700 * (10 ** (mels / 2595) - 1)
+
+
 def mel_filters(
-    n_mels: int, rate: int = RATE, low_hz: float = 40.0, high_hz: float = 10_000.0
+    n_mels: int, rate: int = RATE, low_hz: float = LOWEST_HZ, high_hz: float = HIGHEST_HZ
 ) -> np.ndarray:
     """Triangular mel filters (n_mels, N_FFT // 2 + 1) whose weights sum to 1 each."""
-    mels = np.linspace(*(2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)), n_mels + 2)
-    edges = 700 * (10 ** (mels / 2595) - 1)
+    edges = _mel_edges(n_mels, low_hz, high_hz)
     bins = np.arange(N_FFT // 2 + 1) * rate / N_FFT
     rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]

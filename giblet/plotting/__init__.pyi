@@ -5,8 +5,11 @@ from .data import plot_lag_curve as plot_lag_curve
 from .data import plot_regions as plot_regions
 from .data import plot_split as plot_split
 from .data import plot_words as plot_words
+from .fields import plot_fields as plot_fields
 from .lesions import plot_dose_response as plot_dose_response
 from .lesions import plot_effects as plot_effects
+from .lesions import plot_frequency_loss as plot_frequency_loss
+from .lesions import plot_halves as plot_halves
 from .lesions import plot_sweep as plot_sweep
 from .lesions import plot_unit_region_map as plot_unit_region_map
 from .media import decode_players as decode_players

@@ -1,6 +1,4 @@
-"""The cortex as a picture that is recoloured by look-up: every pixel knows its voxel."""
-
-from collections.abc import Mapping
+"""The cortex as a picture whose every pixel knows its voxel."""
 
 import numpy as np
 from nilearn.datasets import load_fsaverage, load_fsaverage_data
@@ -8,51 +6,63 @@ from scipy.spatial import cKDTree
 
 VIEWS = (("left", "lateral"), ("left", "medial"), ("right", "medial"), ("right", "lateral"))
 N_POINTS = 6  # rows of points with which a triangle is filled
+SULCUS, GYRUS = 125, 190  # grey of each, before light and shade
+AMBIENT = 0.55  # share of light that falls everywhere; the rest comes from the viewer
 
 
 class BrainPicture:
-    """Four views of fsaverage5, rendered once.
+    """Four views of fsaverage5 side by side, rendered once.
 
     Parameters
     ----------
     coordinates : (n_voxels, 3)
         Of the voxels in mm. A pixel shows the voxel nearest to its place on the pial surface.
     size : int
-        Pixels of one view, square.
+        Width of one view in pixels.
     reach_mm : float
         A place with no voxel as near as this shows none.
 
     Attributes
     ----------
-    voxel : (size, 4 * size) int
+    voxel : (height, 4 * size) int
         Voxel of each pixel, -1 where there is none.
+    shade : (height, 4 * size) uint8
+        Grey of each pixel, 0 outside the brain.
     """
 
     def __init__(self, coordinates: np.ndarray, size: int = 130, reach_mm: float = 12.0):
-        self.mesh = load_fsaverage("fsaverage5")
+        mesh = load_fsaverage("fsaverage5")
         sulci = load_fsaverage_data(data_type="sulcal")
         tree = cKDTree(coordinates)
         shades = []
         voxels = []
         for hemi, side in VIEWS:
-            vertex = _vertex_of_pixels(self.mesh["inflated"].parts[hemi], hemi, side, size)
-            distance, nearest = tree.query(self.mesh["pial"].parts[hemi].coordinates)
+            inflated = mesh["inflated"].parts[hemi]
+            vertex = _vertex_of_pixels(inflated, hemi, side, size)
+            distance, nearest = tree.query(mesh["pial"].parts[hemi].coordinates)
             nearest = np.where(distance <= reach_mm, nearest, -1)
-            grey = np.where(sulci.data.parts[hemi] > 0, 120, 175)
-            shades.append(np.where(vertex >= 0, grey[vertex], 255))
+            grey = np.where(sulci.data.parts[hemi] > 0, SULCUS, GYRUS)
+            light = AMBIENT + (1 - AMBIENT) * np.abs(_normals(inflated)[:, 0])
+            shades.append(np.where(vertex >= 0, (grey * light)[vertex], 0))
             voxels.append(np.where(vertex >= 0, nearest[vertex], -1))
-        self.shade = np.hstack(shades).astype(np.uint8)
-        self.voxel = np.hstack(voxels)
+        shade = np.hstack(shades).round().astype(np.uint8)
+        is_brain = shade.any(1)
+        self.shade = shade[is_brain]
+        self.voxel = np.hstack(voxels)[is_brain]
 
-    def paint(self, colours: Mapping[tuple[int, int, int], np.ndarray]) -> np.ndarray:
-        """The brain with voxels painted: (size, 4 * size, 3) uint8.
+    def pixels(self, voxels: np.ndarray) -> np.ndarray:
+        """Which pixels show one of some voxels, (n_voxels,) bool: (height, 4 * size) bool."""
+        return (self.voxel >= 0) & voxels[self.voxel]
 
-        `colours` maps (red, green, blue) to (n_voxels,) bool.
-        """
-        picture = np.repeat(self.shade[..., None], 3, axis=2)
-        for colour, voxels in colours.items():
-            picture[(self.voxel >= 0) & voxels[self.voxel]] = colour
-        return picture
+
+def _normals(mesh) -> np.ndarray:
+    """Direction in which the surface faces at each vertex: (n_vertices, 3) of unit length."""
+    a, b, c = np.moveaxis(mesh.coordinates[mesh.faces], 1, 0)
+    of_faces = np.cross(b - a, c - a)
+    normals = np.zeros_like(mesh.coordinates)
+    for corner in mesh.faces.T:
+        np.add.at(normals, corner, of_faces)
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
 
 def _vertex_of_pixels(mesh, hemi: str, side: str, size: int) -> np.ndarray:

@@ -20,16 +20,17 @@ from giblet.data.audio import RATE, read_sound
 from giblet.data.media import write_movie
 from giblet.maps import voxel_image
 from giblet.plotting.media import film_of
-from giblet.plotting.style import BESIDE, styled
+from giblet.plotting.style import BESIDE, COLOURS, INK, WIDTH, styled
 from giblet.plotting.surface import VIEWS
 from giblet.regions import Regions
 
+MOST_WORDS = 3  # stills next to each other with room for their words
 SPLIT_COLOURS = {
-    "train": "tab:blue",
-    "val": "tab:orange",
-    "test": "tab:green",
-    "gap": "0.8",
-    "cropped": "0.4",
+    "train": COLOURS[0],
+    "val": COLOURS[1],
+    "test": COLOURS[2],
+    "gap": "#79797955",
+    "cropped": INK,
 }
 
 
@@ -56,10 +57,14 @@ def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
 
     The model gets the same frames.
     """
-    figure = Figure(figsize=(2.6 * len(trs), 2.3), layout="constrained")
-    figure.suptitle(dataset.label.removesuffix(": "))
     video = film_of(dataset)
-    for ax, tr in zip(figure.subplots(1, len(trs)), trs, strict=True):
+    n_lines = -(-len(trs) // MOST_WORDS)
+    figure = Figure(figsize=(WIDTH, 0.3 + 1.95 * n_lines), layout="constrained")
+    figure.suptitle(dataset.label.removesuffix(": "))
+    axes = figure.subplots(n_lines, -(-len(trs) // n_lines), squeeze=False).ravel()
+    for ax in axes[len(trs) :]:
+        ax.axis("off")
+    for ax, tr in zip(axes, trs, strict=False):
         item = dataset[int(np.flatnonzero(dataset.tr_index == tr)[0])]
         own = dataset.without_context("video", item["video"][None])
         frames = own.numpy().reshape(-1, *video.frame_shape)
@@ -67,25 +72,25 @@ def plot_words(dataset: MultimodalDataset, trs: Sequence[int]) -> Figure:
         if "text" in dataset.present and dataset.text_processor is not None:
             text = dataset.without_context("text", item["text"][None])
             ((words, _),) = dataset.text_processor.features_to_text(text)[0]
-            ax.set_xlabel(_wrapped(words), fontsize="x-small")
+            ax.set_xlabel(_wrapped(words), fontsize="small")
         ax.set_title(f"TR {tr}", fontsize="small")
         ax.set_xticks([])
         ax.set_yticks([])
     return figure
 
 
-def _wrapped(words: str, width: int = 34, n_lines: int = 3) -> str:
-    """At most three lines of an annotation."""
+def _wrapped(words: str, width: int = 30, n_lines: int = 4) -> str:
+    """At most four lines of an annotation."""
     return "\n".join(textwrap.wrap(words, width, max_lines=n_lines, placeholder="…"))
 
 
 @styled
 def plot_regions(regions: Regions, mask_img, names: Sequence[str], title: str = "") -> Figure:
     """Some regions on fsaverage5, a colour each."""
-    figure = Figure(figsize=(10, 2.9))
+    figure = Figure(figsize=(WIDTH, 2.3))
     mesh = load_fsaverage("fsaverage5")
     sulci = load_fsaverage_data(data_type="sulcal")
-    colours = [f"C{index}" for index in range(len(names))]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
     values = sum((index + 1) * regions.voxels(name) for index, name in enumerate(names))
     volume = voxel_image(values, mask_img)
     surface = SurfaceImage.from_volume(mesh["pial"], volume, interpolation="nearest_most_frequent")
@@ -93,7 +98,7 @@ def plot_regions(regions: Regions, mask_img, names: Sequence[str], title: str = 
         part[part == 0] = np.nan  # no region: the sulci show
     look = {"cmap": ListedColormap(colours), "vmin": 0.5, "vmax": len(names) + 0.5}
     for position, (hemi, view) in enumerate(VIEWS):
-        ax = figure.add_axes((0.01 + 0.245 * position, 0.1, 0.245, 0.78), projection="3d")
+        ax = figure.add_axes((0.01 + 0.245 * position, 0.13, 0.245, 0.72), projection="3d")
         plot_surf_roi(
             surf_mesh=mesh["inflated"],
             roi_map=surface,
@@ -106,7 +111,7 @@ def plot_regions(regions: Regions, mask_img, names: Sequence[str], title: str = 
             **look,
         )
         ax.set_box_aspect(ax.get_box_aspect(), zoom=1.5)
-        ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.95)
+        ax.set_title(f"{hemi}, {view}", fontsize="small", y=0.93)
     handles = [Patch(color=colour, label=name) for colour, name in zip(colours, names, strict=True)]
     figure.legend(handles=handles, loc="lower center", ncols=len(names))
     figure.suptitle(title)
@@ -118,15 +123,15 @@ def plot_lag_curve(
     curves: dict[str, np.ndarray], lags: Sequence[int], tr: float, title: str = ""
 ) -> Figure:
     """Explained variance of regions by lag: `curves` maps a label to (n_lags,)."""
-    figure = Figure(figsize=(6, 3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3), layout="constrained")
     ax = figure.subplots()
     for label, curve in curves.items():
         ax.plot(lags, curve, "o-", ms=4, label=label)
-    ax.axhline(0, color="0.7", lw=1)
+    ax.axhline(0, color=INK, lw=0.8)
     ax.set_xlabel(f"TRs of {tr} s by which BOLD is read after the film")
     ax.set_ylabel("adjusted R²")
     ax.set_title(title)
-    ax.legend(loc="upper left")
+    ax.legend(**BESIDE)
     return figure
 
 
@@ -136,7 +141,7 @@ def plot_split(dataset: MultimodalDataset) -> Figure:
     labels = dataset.split_labels
     run_trs = np.bincount(dataset.features.run)
     runs = np.split(np.arange(len(labels)), np.cumsum(run_trs)[:-1])
-    figure = Figure(figsize=(9, 0.9 + 0.5 * len(run_trs)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.5 * len(run_trs)), layout="constrained")
     ax = figure.subplots()
     for row, run in enumerate(runs):
         edges = np.flatnonzero(np.r_[True, labels[run][1:] != labels[run][:-1], True])

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from IPython.display import HTML, Audio, Video
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
-from giblet.data.audio import RATE
+from giblet.data.audio import RATE, mel_frequencies
 from giblet.data.media import Played, decode_media, write_movie
-from giblet.plotting.style import BESIDE, styled
+from giblet.plotting.style import BESIDE, INK, TICKS_HZ, WIDTH, styled
 
 if TYPE_CHECKING:
     from giblet.analysis.identification import Identification
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 # pixels between films, and above them for their names
 GAP = 4
 HEADER = 14
+MOST_PIXELS = 680  # of what is embedded, as wide as a figure
+MOST_STILLS = 5  # next to each other: more are too small to recognise
+LABEL_INCHES = 1.0  # left of the stills, for the names of sources
 
 
 @styled
@@ -37,6 +42,8 @@ def plot_film_strips(
     title: str = "",
 ) -> Figure:
     """One frame of each of some TRs, one row per source.
+
+    More than five TRs take several such blocks, one below the other.
 
     Parameters
     ----------
@@ -51,23 +58,37 @@ def plot_film_strips(
         If the video of the data set is no film.
     """
     processor = film_of(dataset)
-    ratio = processor.height / processor.width
-    figure = Figure(
-        figsize=(9, 0.6 + len(video) * 7.6 / len(rows) * ratio), dpi=96, layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    axes = figure.subplots(len(video), len(rows), squeeze=False)
-    for line, (name, values) in zip(axes, video.items(), strict=True):
-        for ax, index in zip(line, rows, strict=True):
-            frames = to_frames(dataset.without_context("video", values[index][None]), processor)
-            ax.imshow(frames[len(frames) // 2], cmap="gray", vmin=0, vmax=255)
-            ax.set_xticks([])
-            ax.set_yticks([])
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for ax, index in zip(axes[0], rows, strict=True):
-        ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small")
+    blocks = np.array_split(np.asarray(rows), -(-len(rows) // MOST_STILLS))
+    n_columns = len(blocks[0])
+    width = min(2.0, (WIDTH - LABEL_INCHES) / n_columns)
+    still = width * processor.height / processor.width
+    height = 0.35 + len(blocks) * (0.3 + len(video) * (still + 0.03))
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+    axes = figure.subplots(len(blocks) * len(video), n_columns, squeeze=False)
+    for lines, shown in zip(axes.reshape(len(blocks), len(video), -1), blocks, strict=True):
+        for line, (name, values) in zip(lines, video.items(), strict=True):
+            _draw_strip(line, dataset.without_context("video", values[shown]), processor)
+            line[0].set_ylabel(_wrapped(name), rotation=0, ha="right", va="center")
+        for ax, index in zip(lines[0], shown, strict=False):
+            ax.set_title(f"TR {dataset.tr_index[index]}", fontsize="small", pad=3)
     figure.suptitle(title)
     return figure
+
+
+def _draw_strip(line: Sequence[Axes], video: Tensor, processor: VideoProcessor) -> None:
+    """The middle frame of each TR of (n_trs, video_dim); axes that are left stay empty."""
+    frames = to_frames(video, processor).reshape(len(video), -1, *processor.frame_shape)
+    for ax in line:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    for ax, pictures in zip(line, frames, strict=False):
+        ax.imshow(pictures[len(pictures) // 2], cmap="gray", vmin=0, vmax=255)
+
+
+def _wrapped(name: str, width: int = 12) -> str:
+    return "\n".join(textwrap.wrap(name, width))
 
 
 def film_of(dataset: MultimodalDataset) -> VideoProcessor:
@@ -125,13 +146,11 @@ def embed_side_by_side(
     video: Mapping[str, Tensor], processor: VideoProcessor, sound: np.ndarray | None = None
 ) -> Video:
     """The same inside a notebook: about 20 KB a second for three films."""
+    width = min(MOST_PIXELS, 3 * len(video) * (processor.width + GAP))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "films.mp4"
         write_side_by_side(path, video, processor, sound)
-        width = len(video) * (processor.width + GAP)
-        return Video(
-            data=path.read_bytes(), embed=True, mimetype="video/mp4", width=min(900, 3 * width)
-        )
+        return Video(data=path.read_bytes(), embed=True, mimetype="video/mp4", width=width)
 
 
 def encode_mp3(sound: np.ndarray) -> bytes:
@@ -187,24 +206,26 @@ def plot_spectrograms(
 ) -> Figure:
     """Log-mel spectrograms of (n_trs, n_features) of the same TRs, on one colour scale.
 
-    They are drawn one below the other.
+    They are drawn one below the other, frequency upwards on the mel scale.
     """
     spectra = {name: processor.log_power(values) for name, values in audio.items()}
     n_trs, _, n_mels = next(iter(spectra.values())).shape
     decibels = {
         name: 10 / np.log(10) * x.reshape(-1, n_mels).T.numpy() for name, x in spectra.items()
     }
-    figure = Figure(figsize=(9, 0.5 + 1.1 * len(audio)), dpi=64, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.95 * len(audio)), layout="constrained")
     axes = figure.subplots(len(audio), 1, sharex=True, squeeze=False)[:, 0]
+    bands = np.interp(TICKS_HZ, mel_frequencies(n_mels), np.arange(n_mels) + 0.5)
     for ax, (name, power) in zip(axes, decibels.items(), strict=True):
         extent = (0, n_trs * processor.tr, 0, n_mels)
         image = ax.imshow(
             power, origin="lower", aspect="auto", vmin=-60, vmax=-10, cmap="magma", extent=extent
         )
-        ax.set_yticks([])
-        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+        ax.set_yticks(bands, [f"{hertz / 1000:g}" for hertz in TICKS_HZ], fontsize="small")
+        ax.set_ylabel(_wrapped(name), rotation=0, ha="right", va="center")
+    axes[0].set_title("kHz", loc="left", fontsize="small", x=-0.06)
     axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=axes, label="dB of full scale")
+    figure.colorbar(image, ax=axes, label="dB of full scale", pad=0.02, aspect=30)
     figure.suptitle(title)
     return figure
 
@@ -245,16 +266,17 @@ def plot_identification(
     identified : {source: {modality: Identification}}
     """
     modalities = list(next(iter(identified.values())))
-    figure = Figure(figsize=(7, 3), dpi=72, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3), layout="constrained")
     ax = figure.subplots()
+    look = {"fmt": "o", "capsize": 3}
     for index, (source, found) in enumerate(identified.items()):
         place = np.arange(len(modalities)) + (index - (len(identified) - 1) / 2) * 0.8 / len(
             identified
         )
         means = np.array([found[name].two_way.mean() for name in modalities])
         low, high = np.array([found[name].interval() for name in modalities]).T
-        ax.errorbar(place, means, [means - low, high - means], fmt="o", capsize=3, label=source)
-    ax.axhline(0.5, color="0.5", lw=1, ls="--", zorder=0)
+        ax.errorbar(place, means, [means - low, high - means], **look, label=_wrapped(source, 20))
+    ax.axhline(0.5, color=INK, lw=0.8, ls="--", zorder=0)
     ax.set_xticks(range(len(modalities)), modalities)
     ax.set_ylim(0.3, 1.02)
     ax.set_ylabel("2-way identification (chance .5)")
@@ -268,7 +290,7 @@ def plot_timeline(
     identified: Mapping[str, "Identification"], dataset: MultimodalDataset, title: str = ""
 ) -> Figure:
     """Two-way identification TR by TR, a line a source, with the runs apart."""
-    figure = Figure(figsize=(9, 2.6), dpi=72, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     runs = np.unique(dataset.run)
     for ax, index in zip(
         figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], runs, strict=True
@@ -276,9 +298,9 @@ def plot_timeline(
         rows = dataset.run == index
         for name, found in identified.items():
             ax.plot(dataset.tr_index[rows], found.two_way[rows], label=name)
-        ax.axhline(0.5, color="0.5", lw=1, ls="--", zorder=0)
+        ax.axhline(0.5, color=INK, lw=0.8, ls="--", zorder=0)
         ax.set_xlabel(f"TR (run {index + 1})")
     figure.axes[0].set_ylabel("2-way identification")
-    figure.axes[-1].legend(loc="lower right")
+    figure.axes[-1].legend(**BESIDE)
     figure.suptitle(title)
     return figure

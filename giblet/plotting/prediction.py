@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from giblet.data import MultimodalDataset
 from giblet.maps import voxel_image
-from giblet.plotting.style import styled
+from giblet.plotting.style import COLOURS, DIVERGING, INK, WIDTH, styled
 from giblet.plotting.surface import draw_surface
 
 N_ROWS = 30  # regions that a figure can hold
@@ -33,7 +33,7 @@ def plot_network_table(table: pd.DataFrame, dataset: MultimodalDataset) -> Figur
     ----------
     table : DataFrame of `network_table`
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     ax = figure.subplots()
     _draw_network_table(ax, table, dataset.planted)
     ax.set_title(f"{dataset.label}held-out r by network")
@@ -44,12 +44,15 @@ def _draw_network_table(ax: Axes, table: pd.DataFrame, planted: dict[str, list[s
     table, others = highest(table, "r")
     rows = np.arange(len(table))
     low = table["null_mean"] - 1.96 * table["null_sd"]
-    ax.barh(rows, 3.92 * table["null_sd"], left=low, color="0.8", label="null, mean ± 1.96 SD")
+    width = 3.92 * table["null_sd"]
+    ax.barh(rows, width, left=low, color=INK, alpha=0.35, label="null, mean ± 1.96 SD")
     driven = np.array([name in planted for name in table.index])
     label = "held-out r, silent" if planted else "held-out r"
-    ax.plot(table["r"][~driven], rows[~driven], "o", color="0.35", label=label)
+    ax.plot(table["r"][~driven], rows[~driven], "o", color=INK, label=label)
     if driven.any():
-        ax.plot(table["r"][driven], rows[driven], "o", color="tab:red", label="held-out r, planted")
+        ax.plot(
+            table["r"][driven], rows[driven], "o", color=COLOURS[3], label="held-out r, planted"
+        )
     labels = [
         f"{name} ({' + '.join(planted[name])})" if name in planted else name for name in table.index
     ]
@@ -63,14 +66,14 @@ def _draw_network_table(ax: Axes, table: pd.DataFrame, planted: dict[str, list[s
 @styled
 def plot_scores(scores: Mapping[str, pd.Series], title: str) -> Figure:
     """Several scores of the same regions, one row of dots per region, in the order of the first."""
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     ax = figure.subplots()
     table, others = highest(pd.DataFrame(scores), next(iter(scores)))
     rows = np.arange(len(table))
-    ax.hlines(rows, table.min(axis=1), table.max(axis=1), color="0.85")
+    ax.hlines(rows, table.min(axis=1), table.max(axis=1), color=INK, alpha=0.5)
     for index, name in enumerate(scores):
-        ax.plot(table[name], rows, "o", color=f"C{index}", label=name)
-    ax.axvline(0, color="0.7", lw=1, zorder=0)
+        ax.plot(table[name], rows, "o", color=COLOURS[index], label=name)
+    ax.axvline(0, color=INK, lw=0.8, zorder=0)
     ax.set_yticks(rows, table.index, fontsize="small")
     ax.set_xlabel(f"mean of the region's voxels{others}")
     ax.set_title(title)
@@ -83,13 +86,12 @@ def plot_ablation(table: pd.DataFrame, title: str = "held-out r by network") -> 
     """`ablation_table` as a picture: one row per region, one column per modality taken away."""
     table, others = highest(table, "nothing")
     table = table[::-1]
-    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     ax = figure.subplots()
-    image = ax.imshow(table, cmap="RdBu_r", vmin=-0.6, vmax=0.6, aspect="auto")
+    image = ax.imshow(table, cmap=DIVERGING, vmin=-0.6, vmax=0.6, aspect="auto")
     for row, column in np.ndindex(table.shape):
-        value = table.iloc[row, column]
-        colour = "white" if abs(value) > 0.4 else "black"
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+        value = f"{table.iloc[row, column]:.2f}"
+        ax.text(column, row, value, ha="center", va="center", color="black")
     ax.set_xticks(range(table.shape[1]), table.columns)
     ax.set_yticks(range(len(table)), table.index, fontsize="small")
     ax.set_xlabel(f"taken from the model's input{others}")
@@ -114,25 +116,25 @@ def plot_prediction(
     dataset : MultimodalDataset
         The held-out split.
     """
-    figure = Figure(figsize=(10, 8))
+    figure = Figure(figsize=(WIDTH, 6.6))
     label = dataset.label
     if "video" in dataset.present and dataset.video_processor is not None:
         _draw_stills(figure, dataset, n_stills)
     if dataset.mask_img is not None:
         title = f"{label}held-out r above .2 on the cortical surface, mean of the subjects"
-        figure.text(0.5, 0.775, title, ha="center", size=12)
-        place = {"bottom": 0.5, "height": 0.26}
+        figure.text(0.5, 0.77, title, ha="center")
+        place = {"bottom": 0.51, "height": 0.24}
         draw_surface(voxel_image(r, dataset.mask_img), figure, **place, threshold=0.2, vmax=0.6)
-    ax = figure.add_axes((0.36, 0.07, 0.61, 0.38))
+    ax = figure.add_axes((0.4, 0.08, 0.58, 0.38))
     _draw_network_table(ax, table, dataset.planted)
-    ax.set_title(f"{label}held-out r by network", x=0.14)
+    ax.set_title(f"{label}held-out r by network", x=0.2)
     return figure
 
 
 def _draw_stills(figure: Figure, dataset: MultimodalDataset, n_stills: int) -> None:
     """The first frame of some TRs, across the top, in grey or colour as the model gets it."""
     title = f"{dataset.label}stills of the held-out film, as the model sees them"
-    figure.text(0.5, 0.97, title, ha="center", size=12)
+    figure.text(0.5, 0.97, title, ha="center")
     video = dataset.video_processor
     shown = np.linspace(0, dataset.n_trs - 1, n_stills).astype(int)
     for position, index in enumerate(shown):

@@ -28,11 +28,22 @@ def test_pixels_know_their_place(brain):
         assert lateral > 35 if side == "lateral" else lateral < 25
 
 
-def test_lesion_is_painted_where_it_is(brain):
+def test_pixels_of_voxels_are_where_these_are(brain):
     picture, mask_img = brain
     visual = seitzman_networks(mask_img).voxels("Visual")
-    painted = picture.paint({(214, 39, 40): visual})
-    red = (painted == (214, 39, 40)).all(-1)
-    assert np.array_equal(red, (picture.voxel >= 0) & visual[picture.voxel])
-    assert 0.01 < red.mean() < 0.3
-    assert (picture.paint({}) == picture.shade[..., None]).all()
+    shown = picture.pixels(visual)
+    assert np.array_equal(shown, (picture.voxel >= 0) & visual[picture.voxel])
+    assert 0.01 < shown.mean() < 0.3
+    assert not picture.pixels(np.zeros_like(visual)).any()
+
+
+def test_picture_is_cut_to_the_brain(brain):
+    """Every voxel that is shown lies on the brain; light makes its middle brighter than its rim."""
+    picture, _ = brain
+    inside = picture.shade > 0
+    assert inside[picture.voxel >= 0].all()
+    assert inside.any(1).all()
+    assert 0.5 < inside.mean() < 0.9
+    n_neighbours = sum(np.roll(inside, by, (0, 1)) for by in ((0, 3), (0, -3), (3, 0), (-3, 0)))
+    rim = picture.shade[inside & (n_neighbours < 4)]
+    assert picture.shade[n_neighbours == 4].mean() > 1.1 * rim.mean()

@@ -6,6 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from giblet.plotting.lesions import (
     plot_dose_response,
     plot_effects,
+    plot_frequency_loss,
+    plot_halves,
     plot_sweep,
     plot_unit_region_map,
 )
@@ -65,3 +67,26 @@ def test_scores_in_the_order_of_the_first():
     points = [line for line in ax.lines if line.get_label() == "model"]
     assert np.allclose(points[0].get_xdata(), [0.1, 0.5])
     assert "SIMULATED data: r" in drawn(figure)
+
+
+def test_halves_have_their_height_and_their_interval():
+    table = pd.DataFrame(
+        {"left": [0.05, 0.5], "right": [0.4, 0.1]}, index=["left Visual", "right Visual"]
+    )
+    figure = plot_halves(table, "SIMULATED data: halves", table - 0.1, table[::-1] + 0.2)
+    ax = figure.axes[0]
+    assert [bar.get_height() for bar in ax.patches] == [0.05, 0.5, 0.4, 0.1]
+    ends = np.array([line[:, 1] for bars in ax.collections for line in bars.get_segments()])
+    assert np.allclose(ends, [[-0.05, 0.25], [0.4, 0.7], [0.3, 0.6], [0.0, 0.3]])
+    assert {"left", "right", "left Visual", "SIMULATED data: halves"} <= drawn(figure)
+    assert len(plot_halves(table).axes[0].collections) == 0
+
+
+def test_loss_by_frequency_is_on_a_log_axis():
+    hertz = np.array([100.0, 1_000, 8_000])
+    curves = {"high": np.array([0, 0.1, 0.9]), "low": np.array([0.8, 0.1, 0])}
+    figure = plot_frequency_loss(curves, hertz, "SIMULATED data: sound")
+    ax = figure.axes[0]
+    assert ax.get_xscale() == "log"
+    assert np.array_equal(ax.lines[1].get_xydata(), np.c_[hertz, curves["low"]])
+    assert {"high", "0.1", "8", "SIMULATED data: sound"} <= drawn(figure)

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from giblet.analysis.reconstruction import Reconstruction
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
-from giblet.data.audio import RATE, read_sound
+from giblet.data.audio import RATE, mel_frequencies, read_sound
 from giblet.data.media import decode_media, write_movie, write_wav
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.media import (
@@ -89,6 +89,21 @@ def test_thirty_seconds_last_thirty_seconds(tmp_path, frame_skip):
     assert len(heard) / RATE == pytest.approx(30, abs=0.1)
     loud = np.sqrt(np.square(heard[: len(t)]).reshape(20, -1)[:, 2400:-2400].mean(1))
     assert np.all((loud > 0.1) == (np.arange(20) % 2 == 1))
+
+
+def test_films_in_colour_keep_their_colours(tmp_path):
+    processor = VideoProcessor(height=20, width=32, frame_skip=36, colour=True)
+    red, green = (
+        torch.tensor(colour).repeat(4, 20 * 32) for colour in ([0.8, 0.1, 0.1], [0.1, 0.7, 0.1])
+    )
+    write_side_by_side(tmp_path / "films.mp4", {"movie": red, "measured": green}, processor)
+    with av.open(str(tmp_path / "films.mp4")) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.allclose(frame[HEADER + 4 : -4, 4:28].mean((0, 1)), [204, 26, 26], atol=15)
+    assert np.allclose(frame[HEADER + 4 : -4, 40:64].mean((0, 1)), [26, 178, 26], atol=15)
+    name = frame[:HEADER].astype(int)
+    assert np.ptp(name, axis=-1).max() < 60
+    assert name.max() > 180
 
 
 def test_frames_are_clamped_only_here():
@@ -174,12 +189,33 @@ def test_strips_show_every_source(data, recon):
     assert np.array_equal(shown, frames[len(frames) // 2])
 
 
+def test_many_stills_take_two_blocks(data, recon):
+    """Each still is that of its own TR and source, under the name of its TR."""
+    test = data["test"]
+    rows = np.arange(7)
+    figure = plot_film_strips(of(recon, "video"), rows, test)
+    axes = np.reshape(figure.axes, (2, 3, 4))
+    assert figure.get_size_inches()[0] <= 7
+    assert not axes[1, 0, 3].images
+    assert [ax.get_title() for ax in axes[1, 0]] == [f"TR {x}" for x in test.tr_index[4:7]] + [""]
+    for block, row, column in ((0, 1, 3), (1, 2, 0), (1, 1, 2)):
+        name = ("movie", "measured", "mean")[row]
+        own = recon[name]["video"][4 * block + column]
+        frames = to_frames(own[None], test.video_processor)
+        shown = axes[block, row, column].images[0].get_array()
+        assert np.array_equal(shown, frames[len(frames) // 2])
+
+
 def test_spectrograms_share_a_scale(data, recon):
     figure = plot_spectrograms(
         of(recon, "audio"), data["test"].audio_processor, "SIMULATED data: sound"
     )
     images = [ax.images[0] for ax in figure.axes[:3]]
     assert len({image.get_clim() for image in images}) == 1
+    ticks = figure.axes[0].get_yticks()
+    nearest = mel_frequencies(64)[np.round(ticks - 0.5).astype(int)]
+    assert np.allclose(nearest, [100, 500, 2_000, 8_000], rtol=0.15)
+    assert {"0.1", "0.5", "2", "8", "kHz"} <= texts(figure)
     power = data["test"].audio_processor.log_power(recon["movie"]["audio"])
     assert np.allclose(images[0].get_array(), 10 / np.log(10) * power.reshape(-1, 64).T)
 

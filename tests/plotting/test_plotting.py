@@ -15,8 +15,16 @@ from giblet.data import MultimodalDataset, VideoProcessor
 from giblet.data.audio import read_sound
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.architecture import plot_architecture
-from giblet.plotting.data import embed_clip, plot_lag_curve, plot_regions, plot_split, plot_words
+from giblet.plotting.data import (
+    SPLIT_COLOURS,
+    embed_clip,
+    plot_lag_curve,
+    plot_regions,
+    plot_split,
+    plot_words,
+)
 from giblet.plotting.prediction import plot_ablation, plot_network_table, plot_prediction
+from giblet.plotting.style import COLOURS
 from giblet.plotting.training import LossPlot, plot_history
 from giblet.regions import seitzman_networks
 
@@ -195,10 +203,10 @@ def test_networks_have_their_colours(test_split):
         drawn(plot_regions(regions, test_split.mask_img, n, "SIMULATED"))
         for n in (names, names[:1])
     )
-    blue, orange = (np.abs(both[..., :3] - to_rgb(colour)).max(-1) < 0.1 for colour in ("C0", "C1"))
+    blue, orange = (np.abs(both[..., :3] - to_rgb(colour)).max(-1) < 0.1 for colour in COLOURS[:2])
     assert 0.002 < blue.mean() < 0.2
     assert 0.002 < orange.mean() < 0.3
-    assert np.abs(one[..., :3] - to_rgb("C1")).max(-1).min() > 0.1
+    assert np.abs(one[..., :3] - to_rgb(COLOURS[1])).max(-1).min() > 0.1
 
 
 def test_lag_curve_lines():
@@ -215,6 +223,6 @@ def test_split_bars_cover_every_tr(test_split):
         for bar in figure.axes[0].patches
     ]
     assert sum(width for _, width, _ in bars) == 126
-    test = to_rgba("tab:green")
+    test = to_rgba(SPLIT_COLOURS["test"])
     assert sum(width for _, width, colour in bars if colour == test) == test_split.n_trs
     assert "SIMULATED data" in texts(figure)

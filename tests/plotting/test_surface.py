@@ -22,32 +22,39 @@ def visual(mask_img) -> np.ndarray:
     return np.where(seitzman_networks(mask_img).voxels("Visual"), 0.5, 0.1)
 
 
-def coloured(figure: Figure) -> np.ndarray:
-    """Where a figure is red: (height, width)."""
+def picture_of(figure: Figure) -> np.ndarray:
+    """(height, width, 4) of 0..255."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    red, green, blue = np.moveaxis(np.asarray(canvas.buffer_rgba())[..., :3].astype(int), -1, 0)
-    return (red - np.maximum(green, blue) > 80)[
-        :, : int(0.9 * red.shape[1])
-    ]  # without the colour bar
+    return np.asarray(canvas.buffer_rgba()).astype(int)
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    """Where a picture is red, left of the colour bar: (height, width)."""
+    red, green, blue, _ = np.moveaxis(picture[:, : int(0.9 * picture.shape[1])], -1, 0)
+    return red - np.maximum(green, blue) > 80
 
 
 @pytest.mark.parametrize("plot", [plot_map, plot_volume])
 def test_map_shows_what_is_above_the_threshold(mask_img, visual, plot):
-    above, nothing = (
+    """And nothing hides the page: what is no brain is transparent."""
+    figure, nothing = (
         plot(visual, mask_img, "a map", threshold, vmax=0.6) for threshold in (0.2, 0.55)
     )
+    above = picture_of(figure)
     assert coloured(above).mean() > 0.002
-    assert coloured(nothing).mean() == 0
-    texts = {text.get_text() for text in above.findobj(lambda artist: hasattr(artist, "get_text"))}
+    assert coloured(picture_of(nothing)).mean() == 0
+    texts = {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
     assert {"a map", "r"} <= texts
+    opaque = above[..., 3] > 250
+    assert (above[..., 3] == 0).mean() > 0.35
+    assert (opaque & (above[..., :3].min(-1) > 250)).mean() < 0.02
 
 
 def test_rows_share_a_colour_scale(mask_img, visual):
-    both = coloured(
-        plot_maps({"all of it": visual, "a third": visual / 3}, mask_img, threshold=0.2, vmax=0.6)
-    )
-    top, bottom = np.array_split(both, 2)
+    maps = {"all of it": visual, "a third": visual / 3}
+    figure = plot_maps(maps, mask_img, threshold=0.2, vmax=0.6)
+    top, bottom = np.array_split(coloured(picture_of(figure)), 2)
     assert top.mean() > 0.002
     assert bottom.mean() == 0
 
