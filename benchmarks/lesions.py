@@ -34,24 +34,23 @@ def time_controls(explorer: live.LesionExplorer, n: int = 50) -> None:
     """Change each control `n` times."""
     names = explorer.regions.names
     rng = np.random.default_rng(0)
-    explorer.region.value = (names[0],)
+    explorer.set(regions=(names[0],))
     changes = {
-        "strength": lambda i: (explorer.strength, 0.05 * (1 + i % 19)),
-        "units": lambda i: (explorer.units, (i, 200 + i)),
-        "TR": lambda i: (explorer.tr, 1 + i % (explorer.dataset.n_trs - 1)),
-        "region": lambda i: (explorer.region, (names[i % len(names)], names[(i + 3) % len(names)])),
-        "only, region": lambda i: (
-            explorer.region,
-            (names[(i + int(rng.integers(1, 5))) % len(names)], "Visual"),
-        ),
+        "strength": lambda i: {"strength": 0.05 * (1 + i % 19)},
+        "units": lambda i: {"units": (i, 200 + i)},
+        "TR": lambda i: {"tr": 1 + i % (explorer.dataset.n_trs - 1)},
+        "region": lambda i: {"regions": (names[i % len(names)], names[(i + 3) % len(names)])},
+        "only, region": lambda i: {
+            "regions": (names[(i + int(rng.integers(1, 5))) % len(names)], "Visual")
+        },
     }
     for name, change in changes.items():
-        explorer.mode.value = "only" if name.startswith("only") else "without"
+        explorer.set(mode="only" if name.startswith("only") else "without")
         milliseconds = []
         for i in range(n):
-            control, value = change(i)
+            changes = change(i)
             start = time.perf_counter()
-            control.value = value
+            explorer.set(**changes)
             milliseconds.append(1000 * (time.perf_counter() - start))
         median, p95 = np.quantile(milliseconds, [0.5, 0.95])
         print(f"{name:13} to new PNG: median {median:5.1f} ms, p95 {p95:5.1f} ms")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from giblet.data import MultimodalDataset
 
 N_PARCELS = 1000  # arrays of more columns are voxels, and no region each
+N_PRESETS = 3  # regions that are lesions to begin with
 BACKGROUND = "background"
 FRACTION = 1e-3  # by which a label may differ from a whole number, as scaled integers do
 
@@ -91,6 +92,60 @@ def regions_of(dataset: "MultimodalDataset") -> Regions:
             "mask_img."
         )
     return Regions(np.arange(n_voxels), tuple(f"parcel {index + 1}" for index in range(n_voxels)))
+
+
+def presets_of(dataset: "MultimodalDataset", regions: Regions) -> dict[str, np.ndarray]:
+    """Lesions to begin with, by name: {name: (n_voxels,) bool}.
+
+    Of simulated data those that take away a known part, see `planted_parts`. Otherwise the three
+    largest regions: each as a whole and, where coordinates are known, its left half (x < 0 mm) and
+    its right one.
+    """
+    if "voxels" in dataset.truth:
+        return planted_parts(dataset)
+    presets = {}
+    for name in regions.largest(N_PRESETS):
+        whole = regions.voxels(name)
+        presets[name] = whole
+        if dataset.coordinates is not None:
+            is_left = dataset.coordinates[:, 0] < 0
+            presets[f"left {name}"] = whole & is_left
+            presets[f"right {name}"] = whole & ~is_left
+    return {name: mask for name, mask in presets.items() if mask.any()}
+
+
+def planted_parts(dataset: "MultimodalDataset") -> dict[str, np.ndarray]:
+    """Voxels of simulated data by the part of the film that they follow: {name: (n_voxels,) bool}.
+
+    The left Visual network sees the right half of the picture, its upper bank the lower half; low
+    and high frequencies are those below 500 Hz and above 2 kHz.
+
+    Raises
+    ------
+    ValueError
+        If the data are not simulated.
+    """
+    if "voxels" not in dataset.truth:
+        raise ValueError("the data are not simulated, so nothing is planted: give masks yourself.")
+    seen, heard, meant = (
+        {key: np.asarray(values) for key, values in dataset.truth["voxels"][name].items()}
+        for name in ("Visual", "Auditory", "DefaultMode")
+    )
+    parts = {
+        "left Visual": seen["voxel"][seen["x"] > 0.5],
+        "right Visual": seen["voxel"][seen["x"] < 0.5],
+        "upper bank": seen["voxel"][seen["y"] > 0.5],
+        "lower bank": seen["voxel"][seen["y"] < 0.5],
+        "Visual": seen["voxel"],
+        "low frequencies": heard["voxel"][heard["hz"] < 500],
+        "high frequencies": heard["voxel"][heard["hz"] > 2000],
+        "Auditory": heard["voxel"],
+        "DefaultMode": meant["voxel"],
+    }
+    masks = np.zeros((len(parts), dataset.model_dims["n_voxels"]), bool)
+    for mask, voxels in zip(masks, parts.values(), strict=True):
+        mask[voxels] = True
+    return dict(zip(parts, masks, strict=True))
 
 
 def sphere(mask_img, centre_mm: Sequence[float], radius_mm: float) -> np.ndarray:

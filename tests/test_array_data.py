@@ -184,25 +184,24 @@ def test_explorer_shows_what_there_is(run):
     test = run.data["test"]
     regions = regions_of(test)
     explorer = LesionExplorer(run.model, test, regions, n_permute=19)
-    shown = (explorer.picture.layout.display, explorer.picture_brain.layout.display)
-    assert shown == ((None, None) if has_film(run) else ("none", "none"))
-    assert bool(explorer.picture.value) == bool(explorer.picture_brain.png) == has_film(run)
-    told = explorer.failures.value.split("<br>")
+    app = explorer.widget
+    assert ("views" in app.facts) == app.facts["has"]["video"] == has_film(run)
+    assert bool(app.lesioned) == bool(app.hurt) == has_film(run)
+    told = app.facts["failures"]
     assert any(
         sentence.startswith("text from the measured brain is decoded no better")
         for sentence in told
     )
-    bars = explorer.bars.value
-    explorer.region.value = regions.names[:2]
+    explorer.set(regions=regions.names[:2])
     explorer.settle()
-    assert explorer.bars.value != bars
+    assert app.effects["of"] == app.state
     effects = explorer.effects()
     assert set(effects) == set(test.present)
     assert all(np.isfinite(effect.p) for effect in effects.values())
     if has_film(run):
-        picture = np.asarray(Image.open(io.BytesIO(explorer.picture.value)))
+        picture = np.asarray(Image.open(io.BytesIO(app.movie)))
         middle = test.features.video[test.tr_index[0]].reshape(3, 10, 12)[1]
-        assert np.array_equal(picture[:, :12], middle)
+        assert np.array_equal(picture, middle)
     explorer.close()
 
 

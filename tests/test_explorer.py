@@ -1,5 +1,7 @@
 import io
 import threading
+import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,13 +11,19 @@ from PIL import Image
 from giblet import explorer as live
 from giblet.analysis.lesions import Lesion, lesion_units, lesion_voxels
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
+from giblet.data.media import decode_media
+from giblet.explorer import clips
+from giblet.explorer.clips import CLIP_TRS, ClipMaker
 from giblet.models import MultimodalAutoencoder
+from giblet.regions import presets_of, regions_of
+
+SIZE = (12, 16)
 
 
 @pytest.fixture(scope="module")
 def data(simulated) -> MultimodalDataset:
     processors = {
-        "video_processor": VideoProcessor(12, 16, frame_skip=4),
+        "video_processor": VideoProcessor(*SIZE, frame_skip=4, colour=True),
         "audio_processor": AudioProcessor("mel"),
     }
     return MultimodalDataset(simulated, split="test", average=True, **processors, progress=False)
@@ -23,7 +31,7 @@ def data(simulated) -> MultimodalDataset:
 
 @pytest.fixture(scope="module")
 def model(data) -> MultimodalAutoencoder:
-    """An untrained model whose pictures vary over half the grey scale."""
+    """An untrained model whose pictures vary over half the range."""
     torch.manual_seed(0)
     model = MultimodalAutoencoder(**data.model_dims, bottleneck_dim=16, width=1 / 32).eval()
     with torch.no_grad():
@@ -36,136 +44,263 @@ def model(data) -> MultimodalAutoencoder:
     return model
 
 
+@pytest.fixture(scope="module")
+def opened(model, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "SETTLE_SECONDS", 1e4)
+        patch.setattr(clips, "N_ITER", 1)
+        explorer = live.LesionExplorer(model, data, n_permute=19)
+        yield explorer
+        explorer.close()
+
+
 @pytest.fixture
-def explorer(model, data, monkeypatch):
-    monkeypatch.setattr(live, "SETTLE_SECONDS", 1e4)
-    explorer = live.LesionExplorer(model, data, n_permute=19)
-    yield explorer
-    explorer.close()
+def explorer(opened):
+    """As it opens."""
+    opened.set(**asdict(live.Controls()))
+    return opened
 
 
-def pixels(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)))
+def pixels(encoded: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
 
 
 @pytest.mark.parametrize(
-    ("control", "value"),
-    [("units", (0, 8)), ("region", ("Visual",)), ("tr", 3), ("source", "predicted")],
+    "change",
+    [
+        {"units": (0, 8)},
+        {"regions": ("Visual",)},
+        {"preset": "left Visual"},
+        {"tr": 3},
+        {"source": "predicted"},
+    ],
 )
-def test_every_control_changes_the_picture(explorer, control, value):
-    before = explorer.picture.value
-    getattr(explorer, control).value = value
-    assert explorer.picture.value != before
+def test_every_control_changes_the_picture(explorer, change):
+    before = explorer.widget.lesioned
+    explorer.set(**change)
+    assert explorer.widget.lesioned != before
 
 
 def test_what_modifies_a_lesion_changes_it(explorer):
-    explorer.region.value = ("Visual", "DefaultMode")
-    for control, value in (("mode", "only"), ("strength", 0.5), ("fill", "mean")):
+    explorer.set(regions=("Visual", "DefaultMode"))
+    for change in ({"mode": "only"}, {"strength": 0.5}, {"fill": "mean"}):
         before = explorer.bottleneck([2])
-        getattr(explorer, control).value = value
-        assert not torch.equal(explorer.bottleneck([2]), before), control
+        explorer.set(**change)
+        assert not torch.equal(explorer.bottleneck([2]), before), change
 
 
 @pytest.mark.parametrize("source", ["measured", "predicted"])
-def test_bottleneck_is_that_of_the_pure_functions(explorer, model, source):
-    explorer.source.value = source
-    explorer.fill.value = "mean"
-    explorer.strength.value = 0.5
-    explorer.region.value = ("Visual", "Auditory")
-    explorer.units.value = (2, 7)
+@pytest.mark.parametrize("fill", ["mean", "resample"])
+@pytest.mark.parametrize("preset", ["", "right DefaultMode", "left Visual"])
+def test_bottleneck_is_that_of_the_pure_functions(explorer, model, source, fill, preset):
+    """Also where preset and regions overlap: no voxel is lesioned twice."""
+    regions = ("Visual", "Auditory")
+    how = {"fill": fill, "strength": 0.5}
+    explorer.set(source=source, regions=regions, preset=preset, units=(2, 7), **how)
     brain = explorer.brains[source]
-    fmri = lesion_voxels(brain.fmri, explorer.lesioned_voxels, "mean", 0.5)
+    mask = np.logical_or.reduce([explorer.regions.voxels(name) for name in regions])
+    mask |= explorer.presets.get(preset, False)
+    drawn = [torch.Generator().manual_seed(0) for _ in range(2)]
+    fmri = lesion_voxels(brain.fmri, mask, **how, generator=drawn[0])
     with torch.no_grad():
         expected = lesion_units(
-            model.fmri_to_bottleneck(fmri), slice(2, 7), "mean", 0.5, brain.bottleneck
-        )
+            model.fmri_to_bottleneck(fmri), slice(2, 7), **how, reference=brain.bottleneck,
+            generator=drawn[1],
+        )  # fmt: skip
     assert torch.allclose(explorer.bottleneck(range(len(fmri))), expected, atol=1e-3)
 
 
-def test_picture_shows_the_film_and_the_difference(explorer, model, data):
-    explorer.tr.value = 4
-    explorer.units.value = (0, 8)
-    shown = pixels(explorer.picture.value)
-    film, intact, lesioned, difference = (
-        shown[:, 20 * i : 20 * i + 16].astype(int) for i in range(4)
+def test_pictures_show_the_movie_and_the_difference(explorer, model, data):
+    explorer.set(tr=4, units=(0, 8))
+    app = explorer.widget
+    movie, intact, lesioned, difference = map(
+        pixels, (app.movie, app.intact, app.lesioned, app.difference)
     )
-    frames = data.features.video[data.tr_index[4]].reshape(-1, 12, 16)
-    assert np.abs(film - frames[len(frames) // 2]).max() <= 1
+    frames = data.features.video[data.tr_index[4]].reshape(-1, *SIZE, 3)
+    assert np.array_equal(movie, frames[len(frames) // 2])
     with torch.no_grad():
-        expected = model.decoder(explorer.brains["measured"].bottleneck)[0][4].reshape(-1, 12, 16)
-    assert np.abs(intact - 255 * expected[len(frames) // 2].clamp(0, 1).numpy()).max() <= 1
-    inside = (
-        (lesioned > 0)
-        & (lesioned < 255)
-        & (intact > 0)
-        & (intact < 255)
-        & (difference > 0)
-        & (difference < 255)
-    )
+        video = model.decoder(explorer.brains["measured"].bottleneck)[0][4]
+    expected = video.reshape(-1, *SIZE, 3)[len(frames) // 2].clamp(0, 1).numpy()
+    assert np.abs(intact - 255 * expected).max() <= 1
+    shown = np.stack([intact, lesioned, difference])
+    inside = ((shown > 0) & (shown < 255)).all(0)
     assert inside.any()
     assert np.abs(difference - 127.5 - lesioned + intact)[inside].max() <= 2
 
 
-def test_a_click_takes_a_region_in_and_out(explorer):
-    visual = explorer.regions.voxels("Visual")
-    height, width = explorer.cortex.voxel.shape
-    row, column = np.argwhere((explorer.cortex.voxel >= 0) & visual[explorer.cortex.voxel])[0]
-    place = [(column + 0.5) / width, (row + 0.5) / height]
-    before = explorer.picture_brain.png
-    explorer.picture_brain.clicked = [*place, 1]
-    assert explorer.region.value == ("Visual",)
-    assert explorer.picture_brain.png != before
-    explorer.picture_brain.clicked = [*place, 2]
-    assert explorer.region.value == ()
-    explorer.picture_brain.clicked = [0.0, 0.0, 3]  # beside the brain
-    assert explorer.region.value == ()
+def test_only_what_changed_is_sent(explorer, monkeypatch):
+    sent = set()
+
+    def send_state(key):
+        sent.update([key] if isinstance(key, str) else key)
+
+    monkeypatch.setattr(explorer.widget, "send_state", send_state)
+    explorer.set(regions=("Visual",))
+    assert sent == {"state", "lesioned", "difference", "hurt", "summary"}
 
 
-def test_sound_words_and_bars_follow(explorer):
+def test_lesion_is_painted_where_it_is(explorer):
+    def painted() -> np.ndarray:
+        bits = np.unpackbits(np.frombuffer(explorer.widget.hurt, np.uint8))
+        return bits.reshape(explorer.cortex.voxel.shape).astype(bool)
+
+    assert not painted().any()
+    explorer.set(preset="left Visual")
+    mask = explorer.presets["left Visual"]
+    voxel = explorer.cortex.voxel
+    assert np.array_equal(painted(), (voxel >= 0) & mask[voxel])
+    assert explorer.widget.summary == f"lesioned: {mask.sum():,} of {len(mask):,} voxels"
+    explorer.set(mode="only")
+    assert np.array_equal(painted(), (voxel >= 0) & ~mask[voxel])
+
+
+def test_clip_is_the_movie_with_and_without_the_lesion(explorer, data):
+    explorer.set(tr=4, preset="left Visual")
     explorer.settle()
-    before = explorer.sounds.value, explorer.words.value, explorer.bars.value
-    explorer.tr.value = 5
-    explorer.region.value = ("Visual",)
-    assert before == (explorer.sounds.value, explorer.words.value, explorer.bars.value)
+    before, after = explorer.widget.clip_before, explorer.widget.clip_after
+    assert after["of"] == explorer.controls.state
+    n_trs = len(explorer.clips.rows(4))
+    for sound in [*before["sounds"].values(), *after["sounds"].values()]:
+        played = decode_media(sound)
+        assert played.seconds == pytest.approx(n_trs * data.tr, abs=0.1)
+        assert played.loudness > -60
+    assert before["sounds"]["intact"] != after["sounds"]["lesioned"]
+    height, width = before["frame"]
+    middle = round(before["fps"] * data.tr) // 2
+    for clip in (before, after):
+        for name, strip in clip["strips"].items():
+            frames = pixels(strip).reshape(-1, before["pitch"], width, 3)[:, :height]
+            assert len(frames) == n_trs * round(before["fps"] * data.tr)
+            still = pixels(getattr(explorer.widget, name))
+            assert np.abs(frames[middle] - still).mean() < 10, name  # JPEG
+
+
+def test_clip_ends_where_held_out_trs_do(data, model):
+    maker = ClipMaker(model, data)
+    for row in range(data.n_trs):
+        rows = maker.rows(row)
+        steps = np.diff(data.tr_index[rows])
+        assert rows[0] == row
+        assert len(rows) <= CLIP_TRS
+        assert (steps == 1).all()
+        assert len(set(data.run[rows])) == 1
+    assert len(maker.rows(data.n_trs - 1)) == 1
+
+
+def test_intact_clip_is_kept(explorer):
     explorer.settle()
-    assert explorer.sounds.value != before[0]
-    assert explorer.sounds.value.count("data:audio") == 3
-    assert "lesioned" in explorer.words.value
-    assert explorer.bars.value != before[2]
+    before = explorer.widget.clip_before
+    explorer.set(regions=("Visual",))
+    explorer.settle()
+    assert explorer.widget.clip_before is before
+
+
+def test_sentences_and_effects_follow(explorer):
+    app = explorer.widget
+    explorer.set(tr=5, regions=("Visual",))
+    assert app.sentences["of"] != app.state
+    explorer.settle()
+    assert app.sentences["of"] == app.effects["of"] == app.state
+    assert [row["name"] for row in app.sentences["rows"]] == ["movie", "intact", "lesioned"]
+    for row in app.effects["rows"]:
+        effect = explorer.effects()[row["name"]]
+        assert row["lost"] == effect.effect
+        assert row["p"] == effect.p
+        assert np.mean((effect.null >= row["low"]) & (effect.null <= row["high"])) >= 0.85
+    explorer.set(regions=())
+    explorer.settle()
+    assert {row["p"] for row in app.effects["rows"]} == {None}  # no lesion has no null
 
 
 def test_effects_are_those_of_the_split(explorer):
-    explorer.region.value = ("Visual",)
-    effects = explorer.effects()
+    explorer.set(regions=("Visual",))
     brain = explorer.brains["measured"]
     lesioned = Lesion(brain, explorer.regions.voxels("Visual")).scores
-    for name, effect in effects.items():
+    for name, effect in explorer.effects().items():
         assert effect.effect == pytest.approx(
             np.nanmean(brain.intact[name] - lesioned[name]), abs=1e-4
         )
         assert len(effect.null) == 19
-    assert len(explorer.nulls) >= 1
+
+
+def test_what_is_superseded_is_dropped(explorer, monkeypatch):
+    """What was made for controls that have changed meanwhile is not shown."""
+    shown = explorer.widget.clip_after
+    calls = []
+
+    def make_clip(controls):
+        calls.append(controls.tr)
+        explorer.set(tr=7)
+        return {"clip_after": {"of": controls.state}}
+
+    monkeypatch.setattr(explorer, "_make_clip", make_clip)
+    monkeypatch.setattr(explorer, "_make_effects", calls.append)
+    explorer.set(tr=2)
+    explorer.settle()
+    assert calls == [2]
+    assert explorer.widget.clip_after == shown
+
+
+def test_a_picture_does_not_wait_for_what_is_slow(explorer, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        explorer, "_make_clip", lambda controls: (begun.set(), go_on.wait(20), {})[2]
+    )
+    slow = threading.Thread(target=explorer.settle)
+    slow.start()
+    assert begun.wait(20)
+    start = time.perf_counter()
+    explorer.set(tr=3)
+    assert time.perf_counter() - start < 5
+    assert slow.is_alive()
+    go_on.set()
+    slow.join(20)
 
 
 def test_changes_settle_by_themselves(model, data, monkeypatch):
     monkeypatch.setattr(live, "SETTLE_SECONDS", 0.01)
     explorer = live.LesionExplorer(model, data, n_permute=9)
     told = threading.Event()
-    settle = explorer._draw_bars
-    monkeypatch.setattr(explorer, "_draw_bars", lambda: (settle(), told.set()))
-    explorer.tr.value = 2
-    assert told.wait(20)
+    explorer.widget.observe(lambda change: told.set(), "effects")
+    assert told.wait(30)
     explorer.close()
 
 
 def test_closed_is_closed(model, data):
     explorer = live.LesionExplorer(model, data, n_permute=9)
-    explorer.units.value = (0, 3)
+    explorer.set(units=(0, 3))
     timer = explorer._timer
     explorer.close()
     timer.join(20)
-    before = explorer.picture.value
-    explorer.units.value = (0, 9)
+    before = explorer.widget.lesioned
+    explorer.set(units=(0, 9))
     explorer.settle()
-    assert explorer.picture.value == before
+    assert explorer.widget.lesioned == before
     assert explorer.widget.comm is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"mode": "sometimes"}, r"mode is 'sometimes', expected one of without, only\."),
+        ({"preset": "Nose"}, r"preset is 'Nose', expected one of , Visual, left Visual, .*\."),
+        ({"regions": ("Nose",)}, r"region is 'Nose', expected one of .*Visual.*\."),
+        ({"tr": 99}, r"tr is 99, expected 0 to \d+\."),
+        ({"units": (3, 99)}, r"units are \(3, 99\), expected \(first, last\) from 0 to 16\."),
+    ],
+)
+def test_what_is_not_there_is_refused(explorer, change, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        explorer.set(**change)
+
+
+def test_presets_are_regions_and_their_halves(data):
+    regions = regions_of(data)
+    presets = presets_of(data, regions)
+    names = [name for name in data.planted if name in regions.names][:3]
+    assert list(presets) == [f"{half}{name}" for name in names for half in ("", "left ", "right ")]
+    for name in names:
+        assert np.array_equal(presets[name], regions.voxels(name))
+        assert np.array_equal(presets[name], presets[f"left {name}"] ^ presets[f"right {name}"])
+    assert data.coordinates[presets["left Visual"], 0].max() < 0
+    assert data.coordinates[presets["right Visual"], 0].min() >= 0

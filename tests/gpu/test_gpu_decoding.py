@@ -69,22 +69,21 @@ def explorers(models, data, monkeypatch):
 
 
 def shown(explorer: live.LesionExplorer) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(explorer.picture.value))).astype(int)
+    app = explorer.widget
+    pictures = (app.movie, app.intact, app.lesioned, app.difference)
+    return np.stack([Image.open(io.BytesIO(png)) for png in pictures]).astype(int)
 
 
 @pytest.mark.parametrize("source", live.SOURCES)
 @pytest.mark.parametrize("mode", MODES)
 def test_explorer_shows_what_it_shows_on_the_cpu(explorers, source, mode):
     for explorer in explorers:
-        explorer.source.value = source
-        explorer.mode.value = mode
-        explorer.fill.value = "mean"
-        explorer.tr.value = 3
-        explorer.region.value = ("Visual", "Auditory")
-        explorer.units.value = (0, 16)
+        explorer.set(source=source, mode=mode, fill="mean", tr=3)
+        explorer.set(regions=("Visual", "Auditory"), units=(0, 16))
         explorer.settle()
-        assert explorer.sounds.value.count("data:audio") == 3
-        assert "lesioned" in explorer.words.value
+        assert set(explorer.widget.clip_before["sounds"]) == {"movie", "intact"}
+        assert set(explorer.widget.clip_after["sounds"]) == {"lesioned"}
+        assert len(explorer.widget.sentences["rows"]) == 3
     on_device, on_cpu = explorers
     assert on_device.bottleneck([3]).device.type == DEVICE
     assert np.abs(shown(on_device) - shown(on_cpu)).max() <= 1
