@@ -7,7 +7,8 @@ Data: movies, sheets and brains of a folder, or arrays
     simulate_dataset, default_data_dir; lag_curve, inter_subject_correlation
 
 Regions of the brain
-    Regions, regions_of, label_regions, schaefer_parcels, sphere, lesion_mask
+    Regions, regions_of, label_regions, schaefer_parcels, sphere, lesion_mask,
+    presets_of, planted_parts
 
 Model and training
     load_or_train, load_run, load_model, launch; Trainer, TrainingConfig, FULL_SIZE, LossPlot;
@@ -17,15 +18,17 @@ Three nouns: what the model predicts, what comes back, what a lesion takes away
     Prediction, Reconstruction, Lesion; LesionExplorer, the last one live
 
 Comparisons of many of them
-    ridge_predictions, random_split, voxelwise_correlation; SOURCES, reconstruction_table;
-    intact_table, decoding_failures, region_sweep, unit_sweep, dose_response, unit_region_map,
-    top_trs
+    ridge_predictions, random_split, voxelwise_correlation; SOURCES, reconstruction_table,
+    compare_with_ridge, ridge_decoder, name_places; intact_table, decoding_failures, region_sweep,
+    unit_sweep, dose_response, unit_region_map, top_trs; Parts, part_sweep, receptive_fields,
+    field_centres
 
 Figures, films and sounds
     plot_maps, plot_volume, view_map, save_map, plot_regions, plot_scores; plot_words, plot_split,
     plot_lag_curve, plot_architecture; plot_film_strips, plot_spectrograms, text_table,
     plot_identification, plot_timeline; plot_sweep, plot_effects, plot_dose_response,
-    plot_unit_region_map; embed_clip, embed_side_by_side, embed_sounds, decode_players; Checks
+    plot_unit_region_map; plot_fields, plot_halves, plot_frequency_loss; embed_clip,
+    embed_side_by_side, embed_sounds, decode_players; Checks
 
 Everything is loaded when it is first used. Each name's own docstring says what it takes and gives;
 the packages `data`, `alignment`, `models`, `training`, `analysis` and `plotting` hold the parts.

@@ -105,7 +105,8 @@ def write_reconstructions(
     measured brain; each source also has a film with its own sound. `film_strips.png`,
     `spectrograms.png` and `identification.png` are the figures, `scores.csv` has every score of
     every TR, `table.csv` their means, and `text.csv` the nearest annotations. What belongs to a
-    modality that is absent, or that arrays hold as features, is left out.
+    modality that is absent, or that arrays hold as features, is left out, and so is the predicted
+    brain of data without validation TRs, see `source_fmri`.
 
     Parameters
     ----------
@@ -118,9 +119,11 @@ def write_reconstructions(
     out = Path(out)
     check_writable(out)
     movie = Reconstruction(model, dataset, "movie")
-    recon = {source: Reconstruction(model, dataset, source, subject) for source in SOURCES}
+    validated = "val" in dataset.split_labels
+    sources = [source for source in SOURCES if source != "predicted" or validated]
+    recon = {source: Reconstruction(model, dataset, source, subject) for source in sources}
     identified = {}
-    for source in tqdm(SOURCES, "reconstructions", unit="source"):
+    for source in tqdm(sources, "reconstructions", unit="source"):
         identified[source] = recon[source].identify()
     decoded = {name: one.decoded for name, one in {"movie": movie, **recon}.items()}
     by_modality = {

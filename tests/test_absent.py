@@ -96,10 +96,12 @@ def test_movie_whose_pictures_stand_still(folders, name, tmp_path, monkeypatch):
         "text" in STILL[name],
     )
     explorer = LesionExplorer(run.model, run.data["test"], n_permute=10)
-    explorer.units.value = (0, 2)
+    explorer.set(units=(0, 2))
+    explorer.settle()
     assert tuple(name for name in explorer.effects() if name != "fmri") == STILL[name]
-    assert not explorer.has_film
-    assert (explorer.sounds.value == "", explorer.words.value == "") == (
+    app = explorer.widget
+    assert not app.facts["has"]["video"]
+    assert (not app.clip_after, not app.sentences) == (
         "audio" not in STILL[name],
         "text" not in STILL[name],
     )

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
+from giblet.analysis.reconstruction import SOURCES
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor
 from giblet.models import MultimodalAutoencoder
 from giblet.report import shown_path, write_reconstructions
@@ -26,12 +27,11 @@ def model(test_split) -> MultimodalAutoencoder:
 def test_everything_is_written(test_split, model, tmp_path):
     table = write_reconstructions(model, test_split, tmp_path / "out")
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    films = {
-        f"{name}.mp4"
-        for name in ("films", "movie", "ceiling", "predicted", "measured", "shifted", "mean")
-    }
+    films = {f"{name}.mp4" for name in ("films", "movie", *SOURCES)}
     figures = {f"{name}.png" for name in ("film_strips", "spectrograms", "identification")}
     assert written == films | figures | {"scores.csv", "table.csv", "text.csv"}
+    order = ["ceiling", "raw", "predicted", "measured", "ridge", "shifted", "mean"]
+    assert table.columns.tolist() == list(SOURCES) == order
     assert table.columns.name == "SIMULATED data"
     assert len((tmp_path / "out/text.csv").read_text().splitlines()) == test_split.n_trs + 1
     scores = pd.read_csv(tmp_path / "out/scores.csv", header=[0, 1, 2], index_col=0)

@@ -48,7 +48,7 @@ def ridge_predictions(
         In the order of `train.present`; their sum over modalities is the prediction.
     """
     bands = [name for name in STIMULI if name in train.present]
-    kernels = np.stack([_kernel(name, train, train) for name in bands])
+    kernels = np.stack([stimulus_kernel(name, train, train) for name in bands])
     scale = np.trace(kernels, axis1=1, axis2=2)[:, None, None] / train.n_trs
     fmri = train.fmri()
     solver = {
@@ -59,10 +59,13 @@ def ridge_predictions(
         "n_alphas_batch": 4,
     }
     model = MultipleKernelRidgeCV(
-        "precomputed", solver_params=solver, cv=_folds(train, n_folds), random_state=random_state
+        "precomputed",
+        solver_params=solver,
+        cv=contiguous_folds(train, n_folds),
+        random_state=random_state,
     )
     model.fit((kernels / scale).astype(np.float32), fmri - fmri.mean(0))
-    across = np.stack([_kernel(name, target, train) for name in bands]) / scale
+    across = np.stack([stimulus_kernel(name, target, train) for name in bands]) / scale
     return np.asarray(model.predict(across.astype(np.float32), split=True))
 
 
@@ -114,29 +117,43 @@ def random_split(
     return parts
 
 
-def _kernel(name: str, left: MultimodalDataset, train: MultimodalDataset) -> np.ndarray:
+def stimulus_kernel(name: str, left: MultimodalDataset, train: MultimodalDataset) -> np.ndarray:
     """Products of features centred by the training TRs: (n_left, n_train) float64.
 
     They are computed in blocks of TRs.
     """
-    total = torch.zeros(())
-    for _, x in _blocks(name, train):
-        total = total + x.double().sum(0)
-    mean = total.div(train.n_trs).float()
+    mean = stimulus_mean(name, train)
     kernel = np.empty((left.n_trs, train.n_trs))
-    for rows, x in _blocks(name, left):
-        for columns, y in _blocks(name, train):
-            kernel[rows, columns] = torch.mm(x - mean, (y - mean).T).numpy()
+    for rows, x in stimulus_blocks(name, left):
+        x.sub_(mean)
+        for columns, y in stimulus_blocks(name, train, rows.start if left is train else 0):
+            kernel[rows, columns] = torch.mm(x, y.sub_(mean).T).numpy()
+            if left is train:
+                kernel[columns, rows] = kernel[rows, columns].T
     return kernel
 
 
-def _blocks(name: str, dataset: MultimodalDataset) -> Iterator[tuple[slice, torch.Tensor]]:
-    for start in range(0, dataset.n_trs, BLOCK_ROWS):
+def stimulus_mean(name: str, dataset: MultimodalDataset) -> torch.Tensor:
+    """Mean of a stimulus over the TRs of a data set, context included: (n_features,)."""
+    total = torch.zeros(())
+    for _, x in stimulus_blocks(name, dataset):
+        total = total + x.double().sum(0)
+    return total.div(dataset.n_trs).float()
+
+
+def stimulus_blocks(
+    name: str, dataset: MultimodalDataset, first: int = 0
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """A stimulus from the row `first` of a data set on, in blocks of TRs with their rows.
+
+    Values are a copy, with context.
+    """
+    for start in range(first, dataset.n_trs, BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         yield rows, dataset.stimulus(name, dataset.tr_index[rows])
 
 
-def _folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def contiguous_folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Contiguous folds, each with the training TRs that are far enough from it.
 
     Those are in another run, or farther away than the gap. Folds without any are left out.

@@ -1,4 +1,4 @@
-"""What comes back of a movie, from predicted, measured and wrong brains."""
+"""What comes back of a movie from predicted, measured and wrong brains, beside ridge regression."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from torch import Tensor
 from giblet.analysis.chance import N_PERMUTE
 from giblet.analysis.identification import Identification, identify
 from giblet.analysis.lesions import Brain
+from giblet.analysis.ridge_decoding import ridge_batches
 from giblet.analysis.scores import score_trs
 from giblet.analysis.sources import BRAINS, shifted_rows, source_fmri, typical
 from giblet.data import MultimodalDataset
@@ -22,7 +23,7 @@ from giblet.models import MultimodalAutoencoder
 from giblet.plotting.media import plot_film_strips
 
 REFERENCES = ("movie", "ceiling", "mean")
-SOURCES = ("ceiling", *BRAINS, "mean")
+SOURCES = ("ceiling", "raw", "predicted", "measured", "ridge", "shifted", "mean")  # of tables
 BATCH_TRS = 32  # TRs of video in memory at a time
 
 
@@ -54,30 +55,37 @@ def reconstruct(
 
     Parameters
     ----------
-    source : 'movie', 'ceiling', 'predicted', 'measured', 'shifted' or 'mean'
+    source : 'movie', 'ceiling', 'raw', 'noisy', 'predicted', 'measured', 'ridge', 'shifted', 'mean'
         'movie' is the split's own stimulus. 'ceiling' is its video projected on the span of the
         training video: every reconstruction is a combination of training frames, and this is the
         best one; its audio and text are the split's own. 'mean' is the mean of the training TRs,
-        the floor. The others see `source_fmri`.
+        the floor. 'ridge' is decoded from the measured brain by ridge regression, see
+        `RidgeDecoder`; of codes, which have none, it gives the commonest, as 'mean' does. The
+        others see `source_fmri`.
     subject : str, optional
         As in `source_fmri`.
     mask : (n_voxels,) bool, optional
         Voxels that keep their value; the others stay at their mean, 0. This is the smuggling test:
-        leave the PREDICTED brain only the voxels in which nothing of the measured one is predicted.
-        If the movie still comes back, the model has hidden it there, and what comes back from the
-        predicted brain proves nothing.
+        leave the RAW predicted brain only the voxels in which nothing of the measured one is
+        predicted. If the movie still comes back, the model has hidden it there, and what comes back
+        from that brain proves nothing.
 
     Yields
     ------
     dict of `video`, `audio`, `text` : (n_batch, n_features)
     """
     check_same_data(model.trained_on, dataset)
+    known = (*REFERENCES, "ridge", *BRAINS)
+    if source not in known:
+        raise ValueError(f"source is {source!r}, expected one of {', '.join(known)}.")
     if source in REFERENCES:
         batches = _reference_batches(model, dataset, source)
     else:
-        fmri = source_fmri(model, dataset, source, subject)
+        brain = "measured" if source == "ridge" else source
+        fmri = source_fmri(model, dataset, brain, subject)
         kept = fmri if mask is None else np.where(mask, fmri, np.float32(0))
-        batches = decode_batches(model, kept)
+        ridge = source == "ridge"
+        batches = ridge_batches(dataset, kept) if ridge else decode_batches(model, kept)
     for batch in batches:
         yield {name: dataset.without_context(name, values) for name, values in batch.items()}
 
@@ -153,7 +161,7 @@ class Reconstruction:
     model : MultimodalAutoencoder
     dataset : MultimodalDataset
         Held-out TRs.
-    source : 'movie', 'ceiling', 'predicted', 'measured', 'shifted' or 'mean'
+    source : 'movie', 'ceiling', 'raw', 'noisy', 'predicted', 'measured', 'ridge', 'shifted', 'mean'
         See `reconstruct`.
     subject : str, optional
         One subject's measured brain instead of the mean of the group.
@@ -261,6 +269,7 @@ def reconstruction_table(
     Parameters
     ----------
     recon : {source: Reconstruction}
+        Of the same held-out TRs.
     n_permute : int
         Null draws of identification.
     block_trs : int, optional
@@ -269,13 +278,18 @@ def reconstruction_table(
     Returns
     -------
     DataFrame
-        One row per modality and score, one column per source. To the scores come `2-way`
+        One row per modality and score, one column per source. To the scores come `R2` of video and
+        audio (1 - mean squared error / that of the training mean), `2-way`
         (identification, chance .5) with its 95 % interval `low` to `high`, its `p` in the null of
         other times, and `top 5` with its chance.
     """
     columns = {}
+    dataset = next(iter(recon.values())).held_out
+    mean_errors = _mean_errors(dataset)
     for source, one in recon.items():
-        column = one.scores.mean().to_dict()
+        means = one.scores.mean().to_dict()
+        explained = {n: 1 - means[n, "mse"] / error for n, error in mean_errors.items()}
+        column = {(name, "R2"): value for name, value in explained.items()} | means
         for name, found in one.identify(n_permute, random_state).items():
             low, high = found.interval(block_trs)
             top, chance = found.top(5)
@@ -285,4 +299,50 @@ def reconstruction_table(
         columns[source] = column
     table = pd.DataFrame(columns)
     present = [name for name in STIMULI if name in table.index.levels[0]]
-    return next(iter(recon.values())).dataset.marked(table.loc[present])
+    return dataset.marked(table.loc[present])
+
+
+def _mean_errors(dataset: MultimodalDataset) -> dict[str, float]:
+    """Mean squared error of the training mean in video and audio, unless they are codes."""
+    errors: dict[str, float] = {}
+    for name in ("video", "audio"):
+        if name in dataset.present and getattr(dataset.features, name).ndim == 2:
+            mean = dataset.without_context(name, dataset.train_mean(name)[None]).double()
+            squares = 0.0
+            for start in range(0, dataset.n_trs, BATCH_TRS):
+                rows = dataset.tr_index[start : start + BATCH_TRS]
+                own = dataset.without_context(name, dataset.stimulus(name, rows))
+                squares += (own.double() - mean).square().mean(1).sum().item()
+            errors[name] = squares / dataset.n_trs
+    return errors
+
+
+def compare_with_ridge(table: pd.DataFrame) -> dict[str, str]:
+    """By how much the decoder of measured brains is above or below ridge regression, in words.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `reconstruction_table` gives it, with the sources 'measured' and 'ridge'.
+
+    Returns
+    -------
+    {modality: sentence}
+        Of `R2` or, of text, `cosine`, and of `2-way`. Codes have no ridge regression.
+    """
+    sentences = {}
+    for name in table.index.unique(0):
+        score = "cosine" if name == "text" else "R2"
+        if (name, score) in table.index:
+            parts = [_against_ridge(table.loc[(name, one)], one) for one in (score, "2-way")]
+            sentences[name] = f"{name}: {', '.join(parts)}"
+    return sentences
+
+
+def _against_ridge(scores: pd.Series, name: str) -> str:
+    difference = scores["measured"] - scores["ridge"]
+    where = "above" if difference >= 0 else "below"
+    return (
+        f"{name} {scores['measured']:.2f} is {abs(difference):.2f} {where} ridge regression "
+        f"({scores['ridge']:.2f})"
+    )

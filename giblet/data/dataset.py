@@ -76,6 +76,7 @@ class MultimodalDataset(Dataset):
     video_processor, audio_processor, text_processor
         What turns features back into frames, sound and words.
     planted : {network: what drives it} in simulated data, else {}
+    truth : all that is planted in simulated data, see `simulate_dataset`, else {}
 
     Arrays may lack `mask_img` and the processors, and have no `folder`: then these are None.
 
@@ -107,7 +108,8 @@ class MultimodalDataset(Dataset):
         self.folder = DataFolder.open(expanded(data_dir))
         self.tr = self.folder.tr
         self.simulated = self.folder.simulated
-        self.planted = self.folder.planted
+        self.truth = self.folder.truth
+        self.planted = self.truth.get("planted", {})
         self._splitting = Splitting(
             tuple(self.folder.context if context is None else context),
             tuple(fractions),
@@ -191,6 +193,7 @@ class MultimodalDataset(Dataset):
         self.cache = None
         self.tr = tr
         self.simulated = False
+        self.truth = {}
         self.planted = {}
         stimuli = {"video": video, "audio": audio, "text": text}
         self._splitting = Splitting(tuple(context), tuple(fractions), tuple(test_runs))

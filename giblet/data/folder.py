@@ -77,9 +77,9 @@ class DataFolder:
         return "SIMULATED data: " if self.simulated else ""
 
     @property
-    def planted(self) -> dict[str, list[str]]:
-        """What drives each planted network of simulated data; empty for real data."""
-        return _planted(self.path / "truth.json") if self.simulated else {}
+    def truth(self) -> dict:
+        """What is planted in simulated data, see `simulate_dataset`; empty for real data."""
+        return _truth(self.path / "truth.json") if self.simulated else {}
 
     @property
     def labels(self) -> tuple[Path, tuple[str, ...] | Path] | None:
@@ -154,15 +154,16 @@ def _existing(path: Path, name: str, entry: str, source: Path) -> Path:
     return file
 
 
-def _planted(truth: Path) -> dict[str, list[str]]:
+def _truth(file: Path) -> dict:
     try:
-        planted = json.loads(read_text(truth))["planted"]
-        whole = all(is_text(name) and isinstance(by, list) for name, by in planted.items())
+        truth = json.loads(read_text(file))
+        planted = truth["planted"].items()
+        whole = all(is_text(name) and isinstance(by, list) for name, by in planted)
     except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise ValueError(
-            f"{truth} is damaged, expected the truth that `simulate_dataset` wrote: simulate the "
+            f"{file} is damaged, expected the truth that `simulate_dataset` wrote: simulate the "
             "data again."
         )
-    return planted
+    return truth

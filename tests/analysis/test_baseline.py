@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from giblet.analysis.baseline import (
-    _folds,
+    contiguous_folds,
     correlation_score_split,
     random_split,
     ridge_predictions,
@@ -72,7 +72,7 @@ def test_seed_gives_the_numbers(arrays):
 
 def test_folds_are_contiguous_and_apart(arrays):
     train, _ = splits(arrays)
-    folds = _folds(train, 5)
+    folds = contiguous_folds(train, 5)
     assert np.array_equal(
         np.concatenate([held_out for _, held_out in folds]), np.arange(train.n_trs)
     )
@@ -107,7 +107,7 @@ def test_short_runs(rng):
     """A fold whose gaps leave no training TR is left out; where all do, that is said."""
     given = {"video": rng.random((126, 3)), "fmri": rng.standard_normal((126, 4))}
     train, test = splits(given | {"runs": [64, 62]})
-    assert len(_folds(train, 5)) == 4
+    assert len(contiguous_folds(train, 5)) == 4
     assert np.isfinite(ridge_predictions(train, test, n_iter=1)).all()
     train, test = splits({name: values[:60] for name, values in given.items()})
     with pytest.raises(ValueError, match=r"has \d+ training TRs to choose its shrinkage in, .*gap"):

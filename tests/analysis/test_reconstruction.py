@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from giblet.analysis.reconstruction import (
     SOURCES,
     Reconstruction,
     collect,
+    compare_with_ridge,
     decode_batches,
     reconstruct,
     reconstruction_table,
@@ -30,7 +32,7 @@ def test_sources_are_what_they_are_called(data, model):
     with torch.no_grad():
         predicted = model(batch["video"], batch["audio"], batch["text"])
         measured = model.decode_fmri(batch["fmri"])
-    for source, outputs in (("predicted", predicted), ("measured", measured)):
+    for source, outputs in (("raw", predicted), ("measured", measured)):
         recon = collect(reconstruct(model, test, source))
         for name in MODALITIES:
             assert torch.allclose(recon[name], outputs[f"{name}_recon"], atol=1e-5)
@@ -135,11 +137,36 @@ def test_table_holds_every_source(data, span_model):
     assert table.loc[("video", "mse")].idxmin() == "ceiling"
     scores = score_trs(reconstruct(span_model, test, "mean"), test)
     assert table.loc[("video", "mse"), "mean"] == pytest.approx(scores[("video", "mse")].mean())
+    assert table.loc["video"].index[0] == "R2"
+    assert table.loc[("audio", "R2"), "mean"] == pytest.approx(0, abs=1e-6)
+    for source in ("predicted", "measured"):
+        for name in ("video", "audio"):
+            expected = recon[source].brain.intact[name].mean()
+            assert table.loc[(name, "R2"), source] == pytest.approx(expected, abs=1e-4)
     assert table.loc[("text", "2-way"), "mean"] == 0.5
     assert (table.loc[("audio", "low")] <= table.loc[("audio", "2-way")]).all()
 
 
-@pytest.mark.parametrize("source", ["movie", *SOURCES])
+def test_decoder_beside_ridge_in_words():
+    index = [("video", "R2"), ("video", "2-way"), ("text", "cosine"), ("text", "2-way")]
+    table = pd.DataFrame(
+        {"measured": [0.5, 0.9, 0.25, 0.7], "ridge": [0.625, 0.8, 0.25, 0.5]},
+        index=pd.MultiIndex.from_tuples(index),
+    )
+    assert compare_with_ridge(table) == {
+        "video": "video: R2 0.50 is 0.12 below ridge regression (0.62), "
+        "2-way 0.90 is 0.10 above ridge regression (0.80)",
+        "text": "text: cosine 0.25 is 0.00 above ridge regression (0.25), "
+        "2-way 0.70 is 0.20 above ridge regression (0.50)",
+    }
+
+
+def test_unknown_source(data, model):
+    with pytest.raises(ValueError, match="source is 'nothing', expected one of movie, ceiling"):
+        next(reconstruct(model, data["test"], "nothing"))
+
+
+@pytest.mark.parametrize("source", ["movie", "noisy", *SOURCES])
 def test_noun_holds_what_the_function_gives(data, span_model, source):
     test = data["test"]
     one = Reconstruction(span_model, test, source)

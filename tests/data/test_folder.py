@@ -30,13 +30,13 @@ def test_a_whole_folder(folder):
     assert (found.tr, found.run_trs, found.lag_trs, found.simulated) == (1.5, (64, 62), 3, True)
     assert [path.name for path in found.movies] == ["movie_run-1.mp4", "movie_run-2.mp4"]
     assert list(found.subjects) == ["sub-01", "sub-02"]
-    assert found.planted["Visual"] == ["pictures"]
+    assert found.truth["planted"]["Visual"] == ["pictures"]
 
 
 def test_nothing_is_planted_in_real_data(folder):
     description = folder / "dataset.toml"
     description.write_text(description.read_text().split("[simulation]")[0])
-    assert DataFolder.open(folder).planted == {}
+    assert DataFolder.open(folder).truth == {}
 
 
 def test_no_description(folder):
@@ -140,9 +140,9 @@ def test_damaged_truth(folder, truth):
     (folder / "truth.json").unlink()
     (folder / "truth.json").write_text(truth)
     with pytest.raises(ValueError, match=r"truth\.json is damaged, expected the truth that"):
-        _ = DataFolder.open(folder).planted
+        _ = DataFolder.open(folder).truth
 
 
 def test_truth_of_old(folder):
     found = json.loads((folder / "truth.json").read_text())["planted"]
-    assert DataFolder.open(folder).planted == found
+    assert DataFolder.open(folder).truth["planted"] == found

@@ -1,0 +1,121 @@
+"""Where in the picture a voxel counts: three answers, of which two are weights and one is not.
+
+A decoder's weights are not a receptive field. They subtract from a voxel what others already tell,
+noise they share included, and so may be large where the voxel sees nothing, and small where it
+does: Haufe et al. 2014, NeuroImage 87:96-110.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from giblet.analysis.baseline import stimulus_blocks, stimulus_mean
+from giblet.analysis.ridge_decoding import ridge_decoder
+from giblet.data import MultimodalDataset
+from giblet.models import MultimodalAutoencoder
+
+FIELDS = ("decoder", "ridge", "covariance")
+N_TRS = 64  # at which the decoder's slope is taken
+BATCH_VOXELS = 64  # whose fields are in memory at a time, all frames of a TR
+LIGHT = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R BT.601)
+
+
+def receptive_fields(
+    model: MultimodalAutoencoder,
+    dataset: MultimodalDataset,
+    voxels: Sequence[int] | np.ndarray,
+    of: str = "decoder",
+) -> np.ndarray:
+    """What each voxel adds to the light of the picture, mean over the frames of a TR.
+
+    Parameters
+    ----------
+    dataset : MultimodalDataset
+        With a film, without context; its training TRs are used.
+    voxels : (n,) int
+    of : 'decoder', 'ridge' or 'covariance'
+        'decoder' is the mean signed Jacobian of the model's decoder over training TRs of the
+        measured brain. 'ridge' is the weight of ridge decoding. 'covariance' is that of voxel and
+        pixel over the training TRs, without any model.
+
+    Returns
+    -------
+    (n, height, width) float32
+
+    Raises
+    ------
+    ValueError
+        If `of` is none of these, or the data have no film.
+    """
+    if of not in FIELDS:
+        raise ValueError(f"of is {of!r}, expected one of {', '.join(FIELDS)}.")
+    if "video" not in dataset.present or dataset.video_processor is None:
+        raise ValueError("the data have no pictures for receptive fields: take data with a film.")
+    train = dataset.select("train", average=True)
+    chosen = np.asarray(voxels)
+    if of == "decoder":
+        weights = _decoder_weights(model, train, chosen)
+    elif of == "ridge":
+        weights = ridge_decoder(train, "video").weights(chosen)
+    else:
+        responses = train.fmri()[:, chosen]
+        weights = (responses - responses.mean(0)).T / len(responses)
+    batches = torch.as_tensor(weights, dtype=torch.float32).split(BATCH_VOXELS)
+    if of == "decoder":
+        fields = (model.video_basis.expand(batch).cpu() for batch in batches)
+    else:
+        fields = (_summed(train, batch) for batch in batches)
+    return np.concatenate([_light(values, train) for values in fields])
+
+
+@torch.no_grad()
+def _decoder_weights(
+    model: MultimodalAutoencoder, train: MultimodalDataset, voxels: np.ndarray
+) -> Tensor:
+    """Mean slope of the decoded video, in coordinates, with each voxel: (n, n_coordinates)."""
+    model.eval()
+    device = next(model.parameters()).device
+    rows = np.linspace(0, train.n_trs - 1, min(N_TRS, train.n_trs)).astype(int)
+    fmri = torch.from_numpy(train.fmri()[rows]).to(device)
+    bottleneck = model.fmri_to_bottleneck(fmri)
+    slopes = []
+    for unit in torch.eye(bottleneck.shape[1], device=device):
+        along = unit.expand_as(bottleneck)
+        _, slope = jvp(
+            lambda units: model.core.decode(units)["video_recon"], (bottleneck,), (along,)
+        )
+        slopes.append(slope.mean(0))
+    ones = torch.eye(len(voxels), device=device)
+    return model.bottleneck_change(ones, torch.from_numpy(voxels)) @ torch.stack(slopes)
+
+
+def _summed(train: MultimodalDataset, weights: Tensor) -> Tensor:
+    """Training video beyond its mean, summed with weights (n, n_train): (n, video_dim)."""
+    total = -weights.sum(1, keepdim=True) * stimulus_mean("video", train)
+    for rows, shown in stimulus_blocks("video", train):
+        total.addmm_(weights[:, rows], shown)
+    return total
+
+
+def _light(values: Tensor, dataset: MultimodalDataset) -> np.ndarray:
+    """Mean light over the frames of a TR: (n, video_dim) -> (n, height, width)."""
+    video = dataset.video_processor
+    own = dataset.without_context("video", values)
+    frames = own.reshape(len(own), -1, *video.frame_shape).mean(1).numpy()
+    return frames @ LIGHT if video.colour else frames
+
+
+def field_centres(fields: np.ndarray) -> np.ndarray:
+    """Where fields (n, height, width) are, across and down in shares of the picture: (n, 2).
+
+    The centre of mass of the squares of what is positive.
+    """
+    mass = np.square(np.maximum(fields, 0))
+    mass = mass / np.maximum(mass.sum((1, 2), keepdims=True), 1e-30)
+    height, width = fields.shape[1:]
+    across = mass.sum(1) @ ((np.arange(width) + 0.5) / width)
+    down = mass.sum(2) @ ((np.arange(height) + 0.5) / height)
+    return np.stack([across, down], axis=1)
