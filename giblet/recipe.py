@@ -13,31 +13,41 @@ from giblet.basis import Span
 from giblet.data import AudioProcessor, MultimodalDataset, VideoProcessor, fit_span
 from giblet.files import expanded
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
+from giblet.ridge_start import start_from_ridge
 
-# Pictures of 9 x 45 x 80 and a sixteenth of the seed's hidden widths fit a few hundred TRs and two
-# CPU cores.
-VIDEO = VideoProcessor(height=45, width=80, frame_skip=4)
+# Colour pictures of 9 x 45 x 80 and an eighth of the seed's hidden widths fit a few hundred TRs and
+# two CPU cores.
+VIDEO = VideoProcessor(height=45, width=80, frame_skip=4, colour=True)
+LAYER_3 = {"video": 1024, "audio": 256, "text": 256}  # features of each modality at width 1
 # The mean response of several subjects has an MSE of about a fifth of audio's or text's; 10 puts
 # the brain first.
-LAYER_3 = {"video": 1024, "audio": 256, "text": 256}  # features of each modality at width 1
 WEIGHTS = {"measured_weight": 1.0, "fmri_weight": 10.0}
+FILM_WEIGHT = 15.0  # pixels in 0..1 vary by about a fifteenth of features in SDs
+# A decoder that starts as ridge decoding is moved gently, and dropout would undo it.
+GENTLY = {"decoder_dropout": 0.0, "decoder_rate": 0.05}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Features of the movie, and arguments of the model and of `MultimodalDataset`.
 
-    Sizes of the data are not among them.
+    Sizes of the data are not among them. With `ridge_start` the decoder starts as ridge decoding,
+    see `giblet.ridge_start`; otherwise at random, as the seed's.
     """
 
     video: VideoProcessor
     audio: AudioProcessor
     model: dict
     data: dict = field(default_factory=dict)
+    ridge_start: bool = True
 
 
-SMALL = Recipe(VIDEO, AudioProcessor("mel"), {"width": 1 / 16, "bottleneck_dim": 256} | WEIGHTS)
-FULL_SIZE = Recipe(VideoProcessor(), AudioProcessor("mel"), WEIGHTS)
+SMALL = Recipe(
+    VIDEO,
+    AudioProcessor("mel"),
+    {"width": 1 / 8, "bottleneck_dim": 256, "dropout_scale": 0.3} | WEIGHTS | GENTLY,
+)
+FULL_SIZE = Recipe(VideoProcessor(), AudioProcessor("mel"), WEIGHTS | GENTLY)
 
 
 def open_data(
@@ -123,7 +133,7 @@ def build_model(
         If `width` or `bottleneck_dim` is no positive number, or every stimulus is absent.
     """
     sizes: dict[str, Any] = dict(dataset.model_dims)
-    settings = _recipe_settings(recipe, dataset.present) | settings
+    settings = _recipe_settings(recipe, dataset) | settings
     for name in ("width", "bottleneck_dim"):
         if name in settings and not 0 < settings[name] < math.inf:
             raise ValueError(f"{name} is {settings[name]}, expected a positive number.")
@@ -137,22 +147,40 @@ def build_model(
     with torch.random.fork_rng(devices):
         torch.manual_seed(random_state)
         if span is None:
-            return MultimodalAutoencoder(**(sizes | settings))
-        return SpanAutoencoder(span, **(sizes | settings))
+            model = MultimodalAutoencoder(**(sizes | settings))
+        else:
+            model = SpanAutoencoder(span, **(sizes | settings))
+    if recipe.ridge_start:
+        _start_decoder(model, dataset)
+    return model
 
 
-def _recipe_settings(recipe: Recipe, present: tuple[str, ...]) -> dict:
+def _start_decoder(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> None:
+    """Start as ridge decoding, or say why not; on the meta device there is nothing to start."""
+    if next(model.parameters()).is_meta:
+        return
+    try:
+        start_from_ridge(model, dataset)
+    except ValueError as error:
+        print(f"The decoder starts at random: {error}")
+
+
+def _recipe_settings(recipe: Recipe, dataset: MultimodalDataset) -> dict[str, Any]:
     """The recipe's arguments of the model, its `width` raised where a modality is absent.
 
-    At a sixteenth of the seed's widths the text encoder alone would leave 16 numbers of the movie.
-    So Layer 3 keeps the 96 features that the three encoders have together.
+    At an eighth of the seed's widths the text encoder alone would leave 32 numbers of the movie.
+    So Layer 3 keeps the 192 features that the three encoders have together.
     """
+    present = dataset.present
     if not present:
         raise ValueError(
             "video, audio and text are each missing or the same in every training TR: give a data "
             "set in which at least one of them changes."
         )
-    if "width" not in recipe.model:
-        return recipe.model
-    n_features = sum(LAYER_3[name] for name in present)
-    return recipe.model | {"width": recipe.model["width"] * sum(LAYER_3.values()) / n_features}
+    settings = dict(recipe.model)
+    if dataset.video_processor is not None:
+        settings.setdefault("video_weight", FILM_WEIGHT)
+    if "width" in settings:
+        n_features = sum(LAYER_3[name] for name in present)
+        settings["width"] *= sum(LAYER_3.values()) / n_features
+    return settings

@@ -198,7 +198,7 @@ def _usual_folder(trainer: Trainer, train: MultimodalDataset) -> Path:
     model = trainer.model
     span = model.bases and model.bases["id"]
     config = {name: value for name, value in asdict(trainer.config).items() if name not in PLACE}
-    what = [train.cache.name, train.subjects, model.get_config(), config, span]
+    what = [train.cache.name, train.subjects, model.get_config(), config, span, model.started_as]
     if not train.average:
         what.append("per subject")
     key = json.dumps(what, sort_keys=True)

@@ -40,11 +40,17 @@ class MultimodalAutoencoder(nn.Module):
         Recompute hidden activations in the backward pass to save memory.
     width : float
         Scales every hidden width; never inputs, voxels or bottleneck.
+    dropout_scale : float
+        Scales every dropout of the seed, `decoder_dropout` too; 0 is none.
+    decoder_rate : float
+        Share of the learning rate at which Layers 6 to 13 train.
 
     Attributes
     ----------
     trained_on : dict or None
         What the trainer or the checkpoint says of the training data, see `giblet.data.provenance`.
+    started_as : str
+        'ridge' where Layers 6 to 13 started as ridge decoding, see `giblet.ridge_start`.
     span : Span or None
         Bases in which a `SpanAutoencoder` is trained.
     video_basis, fmri_basis : Basis
@@ -53,6 +59,7 @@ class MultimodalAutoencoder(nn.Module):
     """
 
     trained_on: dict | None = None
+    started_as: str = "random"
     span: Span | None = None
 
     def __init__(
@@ -80,6 +87,8 @@ class MultimodalAutoencoder(nn.Module):
         audio_frames_per_tr: int = 112,
         gradient_checkpointing: bool = False,
         width: float = 1.0,
+        dropout_scale: float = 1.0,
+        decoder_rate: float = 1.0,
         video_dim: int | None = None,
         video_features: int | None = None,
         text_features: int | None = None,
@@ -129,6 +138,9 @@ class MultimodalAutoencoder(nn.Module):
             dropout=decoder_dropout,
             **shared,
         )
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p *= dropout_scale
 
     @property
     def core(self) -> "MultimodalAutoencoder":
@@ -190,7 +202,7 @@ class MultimodalAutoencoder(nn.Module):
 
     def decode_pixels(self, bottleneck: Tensor, pixels: slice) -> Tensor:
         """Some values of the reconstructed video: (batch, n_pixels)."""
-        return self.decoder(bottleneck)[0][:, pixels]
+        return self.decoder.video(bottleneck)[:, pixels]
 
     def project_video(self, video: Tensor) -> Tensor:
         """The reconstruction of (batch, video_dim) that comes nearest among all it can give."""

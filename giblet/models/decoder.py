@@ -102,6 +102,14 @@ class MultimodalDecoder(nn.Module):
         if "text" in self.present:
             self.text_decoder = nn.Linear(n_modality, text_dim)
 
+    def video(self, bottleneck: Tensor) -> Tensor:
+        """Decode (batch, bottleneck_dim) into `video_recon` alone, as the model is."""
+        if self.video_decoder is None:
+            return bottleneck.new_zeros(len(bottleneck), 0)
+        shared = self.trunk(bottleneck)
+        part = torch.tensor_split(shared, len(self.present), dim=1)[self.present.index("video")]
+        return self.video_decoder(part)
+
     def forward(
         self, bottleneck: Tensor, audio_logits: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,14 +48,14 @@ class TrainingConfig:
         model that does not fit one device.
     """
 
-    epochs: int = 60
+    epochs: int = 40
     batch_size: int = 32
     micro_batches: int = 0
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip_norm: float = 1.0
-    patience: int = 15
+    patience: int = 10
     checkpoint_every: int = 5
     random_state: int = 0
     device: str = "auto"

@@ -51,6 +51,8 @@ from giblet.training.step import (
 PLACE = ("device", "shard")  # settings of where a run goes on, not of what it computes
 LENGTH = ("epochs", "patience")  # settings that a later call may raise
 
+DECODING = ("encoder.to_bottleneck.", "decoder.")  # parameters of Layers 6 to 13
+
 
 class Trainer:
     """Train a model, keeping the epoch with the highest validation r, see `best_epoch`.
@@ -96,7 +98,7 @@ class Trainer:
         model.to(self.device)
         self._statistics = RunningStatistics(self.core)
         self.optimizer = torch.optim.AdamW(
-            self.core.parameters(),
+            self._parameter_groups(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             fused=True,
@@ -105,6 +107,18 @@ class Trainer:
         self.history: list[dict] = []
         self._sums: dict[str, float] = {}  # losses of the epoch so far
         self._best: dict[str, Tensor] = {}  # state of the best epoch so far
+
+    def _parameter_groups(self) -> list[dict]:
+        """Layers 2 to 5, and Layers 6 to 13, in the order of the model's parameters."""
+        groups = []
+        for decodes, rate in ((False, 1.0), (True, self.core.get_config()["decoder_rate"])):
+            parameters = [
+                parameter
+                for name, parameter in self.core.named_parameters()
+                if name.startswith(DECODING) == decodes
+            ]
+            groups.append({"params": parameters, "rate": rate})
+        return groups
 
     def _check_micro_batches(self) -> None:
         n_micro = self.config.micro_batches
@@ -254,7 +268,8 @@ class Trainer:
     ) -> BaseException | None:
         """One update; what to raise if a rank was asked to stop."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.n_steps, self.config)
+            rate = learning_rate_at(self.step, self.n_steps, self.config)
+            group["lr"] = rate * group["rate"]
         self.optimizer.zero_grad()
         before = self._statistics.read()
         after = 0
