@@ -34,7 +34,7 @@ def receptive_fields(
     Parameters
     ----------
     dataset : MultimodalDataset
-        With a film, without context; its training TRs are used.
+        With a film; its training TRs are used.
     voxels : (n,) int
     of : 'decoder', 'ridge' or 'covariance'
         'decoder' is the mean signed Jacobian of the model's decoder over training TRs of the
@@ -81,6 +81,10 @@ def _decoder_weights(
     rows = np.linspace(0, train.n_trs - 1, min(N_TRS, train.n_trs)).astype(int)
     fmri = torch.from_numpy(train.fmri()[rows]).to(device)
     bottleneck = model.fmri_to_bottleneck(fmri)
+
+    def decoded(units: Tensor) -> Tensor:
+        return model.core.decode(units)["video_recon"]
+
     slopes = []
     for unit in torch.eye(bottleneck.shape[1], device=device):
         along = unit.expand_as(bottleneck)

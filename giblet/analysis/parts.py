@@ -54,6 +54,11 @@ class Parts:
     ----------
     brain : Brain
         Of a data set with a film, or with log-mel sound, or both.
+
+    Raises
+    ------
+    ValueError
+        If the data set has neither.
     """
 
     def __init__(self, brain: Brain):
@@ -75,6 +80,11 @@ class Parts:
             self.targets["audio"] = own
             mean = dataset.train_mean("audio")[None]
             self.means["audio"] = dataset.without_context("audio", mean)[0]
+        if not self.of:
+            raise ValueError(
+                "the data have no film and no log-mel sound, of which parts could be scored: take "
+                "data with either."
+            )
         self.intact = self.of_bottleneck(brain.bottleneck)
 
     @torch.inference_mode()

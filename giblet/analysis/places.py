@@ -59,7 +59,7 @@ def name_places(video: Tensor, places: Sequence, dataset: MultimodalDataset) -> 
     Parameters
     ----------
     video : (n_trs, video_dim)
-        Reconstructions of the TRs of `dataset`.
+        Reconstructions of the TRs of `dataset`, without context.
     places : (n_all_trs,)
         Place of every TR of the movie, over all runs, as `dataset.truth['place']`.
     dataset : MultimodalDataset with `average=True`
@@ -68,9 +68,11 @@ def name_places(video: Tensor, places: Sequence, dataset: MultimodalDataset) -> 
     Raises
     ------
     ValueError
-        If `places` has another length than the movie, or none of its places is in training.
+        If `places` has another length than the movie, or the data have no film.
     """
     check_held_out(dataset)
+    if "video" not in dataset.present:
+        raise ValueError("the data have no pictures to name places by: take data with a film.")
     places = np.asarray(places)
     n_trs = len(dataset.split_labels)
     if len(places) != n_trs:

@@ -84,7 +84,7 @@ class Explained:
     p : (n_voxels,)
         Of `r` in its null.
     gain : (n_voxels,)
-        max(0, r)^2 where p is below .05, else 0: of a voxel in which nothing is predicted, the
+        max(0, r) where p is below .05, else 0: of a voxel in which nothing is predicted, the
         predicted brain shows nothing.
     raw_sd, residual_sd : (n_voxels,)
         Root mean square of the measured response minus the prediction, and minus `gain` times the
@@ -119,7 +119,7 @@ def _explained(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> Expl
     fmri_pred = predict_fmri(model, whole)
     fmri = whole.fmri()
     r, p = voxelwise_null(fmri_pred, fmri, whole.run, rows, whole.gap)
-    gain = np.where(p < SIGNIFICANT, np.maximum(r, 0) ** 2, 0).astype(np.float32)
+    gain = np.where(p < SIGNIFICANT, np.maximum(r, 0), 0).astype(np.float32)
     errors = [fmri[rows] - share * fmri_pred[rows] for share in (1, gain)]
     sds = [np.sqrt(np.square(error).mean(0)) for error in errors]
     return Explained(r, p, gain, *sds)

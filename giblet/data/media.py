@@ -3,13 +3,15 @@
 import io
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.video.reformatter import VideoReformatter
 from scipy.io import wavfile
 
 from giblet.files import atomic_path
@@ -28,7 +30,7 @@ def write_movie(
     ----------
     frames : iterable of (height, width, 3) or (height, width) uint8
         Shown at `fps` frames per second; an odd height or width loses its last row or column to the
-        codec.
+        codec. The same array again, one after the other, is the same picture.
     sound : (n_samples,) float32 in -1..1, optional
         Mono, `rate` samples per second.
     """
@@ -37,28 +39,48 @@ def write_movie(
     first = next(frames)
     height, width = (size - size % 2 for size in first.shape[:2])
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        video = container.add_stream(
-            "libx264", rate=frame_rate, options={"preset": "superfast", "crf": "20"}
-        )
+        options = {"preset": "superfast", "crf": "20"}
+        video = container.add_stream("libx264", rate=frame_rate, options=options)
         video.width = width
         video.height = height
         video.pix_fmt = "yuv420p"
-        video.codec_context.thread_count = 2  # the same bytes whatever the number of cores
-        audio = None if sound is None else container.add_stream("aac", rate=rate, layout="mono")
+        video.codec_context.thread_count = 1  # the same bytes whatever the number of cores
+        audio = None
+        if sound is not None:
+            options = {"aac_coder": "fast"}
+            audio = container.add_stream("aac", rate=rate, layout="mono", options=options)
         n_written = 0
-        for index, frame in enumerate(itertools.chain([first], frames), start=1):
-            layout = "rgb24" if frame.ndim == 3 else "gray"
-            picture = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(frame[:height, :width]), format=layout
-            )
+        pictures = _pictures(itertools.chain([first], frames), height, width)
+        for index, picture in enumerate(pictures, start=1):
+            picture.pts = index - 1
             container.mux(video.encode(picture))
-            if audio is not None:  # interleaved with the pictures, as players expect
-                chunk = sound[n_written : int(index * rate / frame_rate)]
-                if len(chunk):  # the sound may end before the pictures
-                    container.mux(audio.encode(_audio_frame(chunk, n_written, rate)))
-                n_written += len(chunk)
+            n_samples = int(index * rate / frame_rate)
+            if audio is not None and n_samples - n_written >= rate / 2:
+                container.mux(_encoded(audio, sound[n_written:n_samples], n_written, rate))
+                n_written = n_samples
+        if audio is not None:
+            container.mux(_encoded(audio, sound[n_written:n_samples], n_written, rate))
         for stream in filter(None, (video, audio)):
             container.mux(stream.encode())
+
+
+def _pictures(frames: Iterable[np.ndarray], height: int, width: int) -> Iterator[av.VideoFrame]:
+    """Frames as the codec takes them; an array that comes again is not converted again."""
+    convert = VideoReformatter()
+    last = None
+    for frame in frames:
+        if frame is not last:
+            layout = "rgb24" if frame.ndim == 3 else "gray"
+            pixels = np.ascontiguousarray(frame[:height, :width])
+            given = av.VideoFrame.from_ndarray(pixels, format=layout)
+            picture = convert.reformat(given, format="yuv420p", threads=1)
+            last = frame
+        yield picture
+
+
+def _encoded(audio: AudioStream, samples: np.ndarray, start: int, rate: int) -> list[av.Packet]:
+    """Packets of samples, if any: the sound may end before the pictures."""
+    return audio.encode(_audio_frame(samples, start, rate)) if len(samples) else []
 
 
 def _audio_frame(samples: np.ndarray, start: int, rate: int) -> av.AudioFrame:

@@ -21,31 +21,36 @@ from scipy.signal import lfilter
 from tqdm.auto import tqdm
 
 from giblet.alignment import convolve_hrf
-from giblet.data.audio import FLOOR, mel_power
 from giblet.data.media import write_movie
 from giblet.data.simulation import film
+from giblet.data.simulation.pictures import draw_frames
+from giblet.data.simulation.sound import RATE, record_sound
+from giblet.data.simulation.tuning import (
+    CHANNELS,
+    MAPS_SHAPE,
+    PLANTED,
+    Tuning,
+    log_power,
+    picture_maps,
+    tune,
+)
 from giblet.files import atomic_folder, check_writable, expanded
-from giblet.regions import Regions, seitzman_networks
+from giblet.images import voxel_coordinates
+from giblet.regions import seitzman_networks
 
-PLANTED = {
-    "Visual": ("pictures",),
-    "Auditory": ("sound",),
-    "DefaultMode": ("meaning",),
-    "DorsalAttention": ("pictures", "sound", "meaning"),
-}
+SEEN_EVERY = 3  # frames of the film to one that simulated brains see
 LAG_TRS = 3  # where the hemodynamic response to one TR peaks, at TR 1.5 s
-VERSION = 1  # raise it when the same arguments no longer give the same files
-SIGNAL_SD = 0.5
-NOISE_SD = 1.0
-INDIVIDUAL_SD = 0.3
+VERSION = 2  # raise it when the same arguments no longer give the same files
+# Signal of SD 1; of the noise, half of it spatially smooth.
+NOISE_SD = 1.6
 BASELINE = 1000
 UNITS_PER_SD = 20
 
 
 def simulate_dataset(
     path: str | Path,
-    n_subjects: int = 6,
-    run_trs: tuple[int, ...] = (240, 240),
+    n_subjects: int = 8,
+    run_trs: tuple[int, ...] = (420, 420),
     tr: float = 1.5,
     resolution_mm: int = 8,
     n_voxels: int | None = None,
@@ -89,18 +94,16 @@ def simulate_dataset(
         scripts, features = _write_movies(folder, run_trs, tr, random_state, progress)
         _write_annotations(folder / "annotations.xlsx", scripts, run_trs, tr)
         mask_img = _brain_mask(resolution_mm, n_voxels)
-        _write_brains(
+        tuning = _write_brains(
             folder,
             features,
             n_subjects,
             tr,
             mask_img,
-            np.random.default_rng((random_state, 0)),
+            random_state,
             progress,
         )
-        (folder / "truth.json").write_text(
-            json.dumps({"planted": PLANTED, "lag_trs": LAG_TRS} | settings, indent=2)
-        )
+        (folder / "truth.json").write_text(json.dumps(_truth(tuning, features) | settings))
         (folder / "dataset.toml").write_text(_dataset_toml(settings))
     return path
 
@@ -185,37 +188,42 @@ def _write_movies(
 
 def _write_run(
     path: Path, n_trs: int, tr: float, seed: tuple[int, int], bar: tqdm
-) -> tuple[list, dict]:
+) -> tuple[list[film.Scene], dict[str, np.ndarray]]:
     """Return the scenes, and what drives brains in each TR.
 
-    {'pictures': (n_trs, 12), 'sound': (n_trs, 4), 'meaning': (n_trs, 4)}.
+    {'pictures': (n_trs, n_channels, n_pixels), 'sound': (n_trs, n_mels), 'meaning': (n_trs,
+    n_meanings), 'place': (n_trs, n_places)}; of the last two, the share of each TR.
     """
     rng = np.random.default_rng(seed)
     n_frames = round(n_trs * tr * film.FPS)
     scenes = film.write_script(n_frames, rng)
-    sound = film.record_sound(scenes, rng)
+    sound = record_sound(scenes, rng)
     tr_of_frame = (np.arange(n_frames) / film.FPS / tr).astype(int).clip(max=n_trs - 1)
-    light = np.zeros((n_trs, 12))  # mean light in 3 x 4 parts of the picture
+    maps = np.zeros((n_trs, *MAPS_SHAPE), np.float32)
 
     def frames():
-        for index, frame in enumerate(film.draw_frames(scenes)):
-            parts = frame[::4, ::4].reshape(3, film.HEIGHT // 12, 4, film.WIDTH // 16, 3)
-            light[tr_of_frame[index]] += parts.mean((1, 3, 4), dtype=np.float32).ravel()
+        previous = None
+        for index, frame in enumerate(draw_frames(scenes)):
+            if index % SEEN_EVERY == 0:
+                maps[tr_of_frame[index]] += picture_maps(
+                    frame, frame if previous is None else previous
+                )
+                previous = frame
             bar.update()
             yield frame
 
-    write_movie(path, frames(), film.FPS, sound, film.RATE)
-    log_mel = np.log(mel_power(sound, film.RATE, n_trs, tr, n_mels=32, n_frames=1) + FLOOR)
-    bands = log_mel.reshape(n_trs, 4, 8).mean(2)  # mean level of 4 parts of the spectrum
+    write_movie(path, frames(), film.FPS, sound, RATE)
+    maps /= np.bincount(tr_of_frame[::SEEN_EVERY])[:, None, None]
+    features = {"pictures": maps, "sound": log_power(sound, n_trs, tr)}
     scene_of_frame = np.repeat(np.arange(len(scenes)), [scene.n_frames for scene in scenes])
-    meanings = np.array([list(film.MEANINGS).index(scene.meaning) for scene in scenes])
-    meaning = np.zeros((n_trs, len(film.MEANINGS)))
-    np.add.at(meaning, (tr_of_frame, meanings[scene_of_frame]), 1)
-    return scenes, {
-        "pictures": light / np.bincount(tr_of_frame)[:, None],
-        "sound": bands,
-        "meaning": meaning,
-    }
+    names = list(film.MEANINGS)
+    shown = {"meaning": [names.index(scene.meaning) for scene in scenes]}
+    shown["place"] = [scene.place for scene in scenes]
+    for name, n_kinds in (("meaning", len(names)), ("place", len(film.PLACES))):
+        share = np.zeros((n_trs, n_kinds))
+        np.add.at(share, (tr_of_frame, np.array(shown[name])[scene_of_frame]), 1)
+        features[name] = share / np.bincount(tr_of_frame)[:, None]
+    return scenes, features
 
 
 def _write_annotations(path: Path, scripts: tuple, run_trs: tuple[int, ...], tr: float) -> None:
@@ -264,67 +272,74 @@ def _brain_mask(resolution_mm: int, n_voxels: int | None) -> nib.Nifti1Image:
 
 def _write_brains(
     folder: Path,
-    features: tuple,
+    features: tuple[dict[str, np.ndarray], ...],
     n_subjects: int,
     tr: float,
     mask_img: nib.Nifti1Image,
-    rng: np.random.Generator,
+    random_state: int,
     progress: bool,
-) -> None:
+) -> dict[str, Tuning]:
+    """Write a NIfTI file per subject; return the tuning of the planted networks."""
     mask = np.asarray(mask_img.dataobj) > 0
     nib.save(mask_img, folder / "mask.nii.gz")
-    networks = seitzman_networks(mask_img)
-    columns = {}
-    for name in (
-        "pictures",
-        "sound",
-        "meaning",
-    ):  # BOLD of every feature, run by run, then to mean 0 and SD 1
-        bold = np.concatenate([convolve_hrf(run[name] - run[name].mean(0), tr) for run in features])
-        columns[name] = (bold - bold.mean(0)) / np.maximum(
-            bold.std(0), 1e-9
-        )  # what never happens stays 0
-    weights = {
-        name: rng.standard_normal((bold.shape[1], mask.sum())) for name, bold in columns.items()
-    }
+    rng = np.random.default_rng((random_state, 0))
+    tuning = tune(seitzman_networks(mask_img), voxel_coordinates(mask_img), rng)
+    bold = {}
+    for name in ("pictures", "sound", "meaning"):
+        runs = [run[name] - run[name].mean(0) for run in features]
+        convolved = [convolve_hrf(x.reshape(len(x), -1), tr).reshape(x.shape) for x in runs]
+        bold[name] = np.concatenate(convolved)
     run_lengths = [len(run["sound"]) for run in features]
-    for subject in tqdm(
-        range(1, n_subjects + 1), "simulated brains", unit="subject", disable=not progress
-    ):
-        own = {
-            name: weight + INDIVIDUAL_SD * rng.standard_normal(weight.shape)
-            for name, weight in weights.items()
-        }
-        bold = SIGNAL_SD * planted_signal(columns, own, networks)
-        bold += NOISE_SD * np.concatenate([_noise(n_trs, mask, rng) for n_trs in run_lengths])
-        volume = np.zeros((*mask.shape, len(bold)), np.int16)
-        volume[mask] = np.round(BASELINE + UNITS_PER_SD * bold.T)
+
+    def write(subject: int) -> None:
+        own = np.random.default_rng((random_state, 0, subject))
+        values = np.concatenate([_noise(n_trs, mask, own) for n_trs in run_lengths])
+        values *= NOISE_SD
+        for network in tuning.values():
+            values[:, network.voxels] += network.of_subject(own).responses(bold)
+        volume = np.zeros((*mask.shape, len(values)), np.int16)
+        volume[mask] = np.round(BASELINE + UNITS_PER_SD * values.T)
         image = nib.Nifti1Image(volume, mask_img.affine)
         image.header.set_zooms((*image.header.get_zooms()[:3], tr))
         nib.save(image, folder / f"sub-{subject:02d}.nii.gz")
 
+    subjects = range(1, n_subjects + 1)
+    with ThreadPoolExecutor(2) as pool:
+        bar = tqdm(pool.map(write, subjects), "simulated brains", n_subjects, disable=not progress)
+        list(bar)
+    return tuning
 
-def planted_signal(columns: dict, weights: dict, networks: Regions) -> np.ndarray:
-    """Noise-free responses (n_trs, n_voxels) of SD 1 in the planted networks, 0 elsewhere."""
-    n_trs = len(columns["sound"])
-    n_voxels = len(networks.labels)
-    signal = np.zeros((n_trs, n_voxels))
-    for network, sources in PLANTED.items():
-        voxels = networks.voxels(network)
-        for source in sources:
-            response = columns[source] @ weights[source][:, voxels]
-            signal[:, voxels] += (
-                response / np.maximum(response.std(0), 1e-9) / np.sqrt(len(sources))
-            )
-    return signal
+
+def _truth(tuning: dict[str, Tuning], features: tuple[dict[str, np.ndarray], ...]) -> dict:
+    """What is planted: networks, places TR by TR, and the tuning of voxels."""
+    places = np.concatenate([run["place"].argmax(1) for run in features])
+    voxels = {}
+    for name, network in tuning.items():
+        table = {"voxel": network.voxels.tolist()}
+        if "pictures" in network.sources:
+            channels = list(CHANNELS)
+            table["tuned_to"] = [channels[index] for index in network.channel]
+            shares = {"x": network.x / film.ASPECT, "y": network.y, "size": network.size}
+            table |= {key: np.round(values, 4).tolist() for key, values in shares.items()}
+        if "sound" in network.sources:
+            table["hz"] = np.round(network.hz, 1).tolist()
+        voxels[name] = table
+    return {
+        "planted": PLANTED,
+        "lag_trs": LAG_TRS,
+        "place_names": [name for name, *_ in film.PLACES],
+        "place": places.tolist(),
+        "voxels": voxels,
+    }
 
 
 def _noise(n_trs: int, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Autocorrelated (AR .4) noise of SD about 1.2: (n_trs, n_voxels).
+    """Autocorrelated (AR .4) noise of SD 1: (n_trs, n_voxels) float32.
 
     Half of it is spatially smooth.
     """
     white = rng.standard_normal((n_trs + 20, *mask.shape), dtype=np.float32)
     smooth = gaussian_filter(white, (0, 1, 1, 1))[:, mask]
-    noise = (white[:, mask] + smooth / smooth.std()) * np.sqrt(0.5)
-    return lfilter([np.sqrt(1 - 0.4**2)], [1, -0.4], noise, axis=0)[20:]
+    noise = (white[:, mask] + smooth / smooth.std()) * np.float32(np.sqrt(0.5))
+    noise = lfilter(np.float32([np.sqrt(1 - 0.4**2)]), np.float32([1, -0.4]), noise, axis=0)[20:]
+    return noise / noise.std()

@@ -1,12 +1,10 @@
-"""A small drawn film with sound and narration: the stimulus of the simulated data set.
+"""The script of the simulated film: scenes of pictures, sound and meaning.
 
-A film is a list of scenes. Pictures, sound and the meaning of the narration are drawn independently
-of each other, so that a brain region that follows one of them can be told from one that follows
-another; what belongs together in the story is the cast: every shape has its own voice, and pulses
-with it.
+What is seen, heard and meant is drawn independently of each other, and so are the four quarters of
+the picture and the three voices of the sound: a brain region that follows one part can be told from
+one that follows another, and no half of a picture tells the other half.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +12,7 @@ import numpy as np
 FPS = 25
 HEIGHT = 144
 WIDTH = 256
-RATE = 24_000
+ASPECT = WIDTH / HEIGHT
 COLOURS = {
     "red": (235, 80, 70),
     "orange": (250, 160, 60),
@@ -25,18 +23,52 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 SHAPES = ("circle", "square", "triangle", "star")
-VOICES = {
-    "circle": (1.0,),
-    "square": (1.0, 0, 0.4, 0, 0.25),
-    "triangle": (1.0, 0, 0.15),
-    "star": (0.7, 0.6, 0.5, 0.4),
-}
 MEANINGS = {
     "friendship": ("greets its friend", "hugs its friend"),
     "danger": ("flees the danger of", "fears the danger of"),
     "search": ("is lost and looks for", "is lost and calls"),
     "rest": ("sleeps calmly beside", "dreams calmly of"),
+    "quarrel": ("shouts angrily at", "argues angrily with"),
+    "play": ("plays a game with", "wins a game against"),
 }
+# Ten places, each known by one banner: where it hangs (across and down, in shares of the picture),
+# and its colour.
+PLACES = (
+    ("harbour", (0.09, 0.25), (255, 225, 0)),
+    ("market", (0.25, 0.25), (230, 0, 0)),
+    ("temple", (0.41, 0.25), (0, 220, 60)),
+    ("forest", (0.65, 0.25), (60, 30, 255)),
+    ("castle", (0.85, 0.25), (255, 60, 255)),
+    ("desert", (0.15, 0.75), (0, 230, 255)),
+    ("island", (0.35, 0.75), (255, 110, 0)),
+    ("school", (0.59, 0.75), (150, 0, 220)),
+    ("station", (0.75, 0.75), (0, 140, 40)),
+    ("garden", (0.91, 0.75), (255, 140, 180)),
+)
+# What may stand in a quarter of the sky and of the ground.
+SKIES = ("clear", "sun", "cloud")
+GROUNDS = ("meadow", "hill", "house")
+SKY_TINT = (0.8, 0.92, 1.0)
+GROUND_TINT = (0.95, 1.0, 0.75)
+LIGHTS = (0.06, 0.92)  # of full light
+CONTRASTS = (0.75, 1.3)  # of what stands in a quarter
+SCENES_A_PLACE = 2  # before the film moves on
+SCENE_SECONDS = (9, 12)
+# Each voice sings one of its notes a scene, in Hz.
+VOICES = {"low": (110, 180, 290), "middle": (700, 1000, 1400), "high": (2600, 3900, 5800)}
+LEVELS = (0.003, 0.25)  # amplitudes of a voice, of full scale
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """One quarter of the backdrop: its colour (0..255), and what stands in it, lighter or darker.
+
+    `contrast` multiplies the colour of what stands there.
+    """
+
+    colour: np.ndarray
+    scenery: str
+    contrast: float
 
 
 @dataclass(frozen=True)
@@ -55,18 +87,17 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """One shot: pictures, sound and meaning.
+    """One shot.
 
-    Pictures are `sky, ground, actors`; sound is `pitch` in Hz, `loudness` and `wind`.
+    Pictures are the `place`, an index of PLACES, the `quarters` (left and right sky, left and right
+    ground) and `actors`; sound is (frequency in Hz, amplitude) of each voice.
     """
 
     n_frames: int
-    sky: np.ndarray
-    ground: np.ndarray
+    place: int
+    quarters: tuple[Quarter, ...]
     actors: tuple[Actor, Actor]
-    pitch: float
-    loudness: float
-    wind: float
+    voices: dict[str, tuple[float, float]]
     meaning: str
     verb: str
 
@@ -78,126 +109,73 @@ class Scene:
 
 
 def write_script(n_frames: int, rng: np.random.Generator) -> list[Scene]:
-    """Draw scenes of 3 to 7 seconds at random until they fill `n_frames`."""
+    """Draw scenes of 9 to 12 seconds at random until they fill `n_frames`.
+
+    Places and meanings, and the lights of each quarter at each place, come in rounds, so that all
+    of them are shown about as often and no place is brighter than another.
+    """
+    shortest, longest = (seconds * FPS for seconds in SCENE_SECONDS)
+    places = _rounds(range(len(PLACES)), rng)
+    meanings = _rounds(MEANINGS, rng)
+    lights = [[_pairs(rng) for _ in range(4)] for _ in PLACES]
     scenes = []
     left = n_frames
     while left > 0:
-        length = min(int(rng.integers(3 * FPS, 7 * FPS)), left)
-        if left - length < 3 * FPS:  # no flash at the end
+        length = min(int(rng.integers(shortest, longest)), left)
+        if left - length < shortest:  # no flash at the end
             length = left
-        scenes.append(_scene(length, rng))
+        if len(scenes) % SCENES_A_PLACE == 0:
+            place = next(places)
+        levels = [next(pairs) for pairs in lights[place]]
+        scenes.append(_scene(length, place, levels, next(meanings), rng))
         left -= length
     return scenes
 
 
-def _scene(n_frames: int, rng: np.random.Generator) -> Scene:
-    light = rng.uniform(0.08, 0.75)
-    tint = rng.uniform(0.5, 1.0, size=(2, 3))
-    meaning = str(rng.choice(list(MEANINGS)))
-    shapes = rng.choice(SHAPES, 2)
+def _rounds(choices, rng: np.random.Generator):
+    """Each of the choices once in random order, again and again."""
+    choices = list(choices)
+    while True:
+        for index in rng.permutation(len(choices)):
+            yield choices[index]
+
+
+def _pairs(rng: np.random.Generator):
+    """Lights in 0..1, each followed by its opposite."""
+    while True:
+        light = rng.uniform()
+        yield light
+        yield 1 - light
+
+
+def _scene(
+    n_frames: int, place: int, levels: list[float], meaning: str, rng: np.random.Generator
+) -> Scene:
+    kinds = (SKIES, SKIES, GROUNDS, GROUNDS)
+    quarters = tuple(_quarter(*pair, rng) for pair in zip(kinds, levels, strict=True))
     colours = rng.choice(list(COLOURS), 2, replace=False)
+    sizes = rng.uniform((0.18, 0.12), (0.23, 0.15))
     actors = tuple(
-        Actor(str(shape), str(colour), size, *rng.uniform((0.2, 0.2), (1.58, 0.8), size=(2, 2)))
-        for shape, colour, size in zip(
-            shapes, colours, rng.uniform((0.14, 0.06), (0.28, 0.14)), strict=True
-        )
+        _actor(str(colour), size, rng) for colour, size in zip(colours, sizes, strict=True)
     )
-    return Scene(
-        n_frames,
-        sky=255 * light * tint[0],
-        ground=255 * light * rng.uniform(0.3, 1.0) * tint[1],
-        actors=actors,
-        pitch=float(np.exp(rng.uniform(np.log(120), np.log(1800)))),
-        loudness=float(rng.uniform(0.02, 0.35)),
-        wind=float(np.exp(rng.uniform(np.log(0.002), np.log(0.12)))),
-        meaning=meaning,
-        verb=str(rng.choice(MEANINGS[meaning])),
-    )
+    voices = {}
+    for name, notes in VOICES.items():
+        level = np.exp(rng.uniform(*np.log(LEVELS)))
+        voices[name] = (float(rng.choice(notes)), float(level))
+    verb = str(rng.choice(MEANINGS[meaning]))
+    return Scene(n_frames, place, quarters, actors, voices, meaning, verb)
 
 
-def draw_frames(scenes: list[Scene]) -> Iterator[np.ndarray]:
-    """Draw the film: (144, 256, 3) uint8 frames at 25 a second."""
-    for scene in scenes:
-        backdrop = _backdrop(scene)
-        for index in range(scene.n_frames):
-            frame = backdrop.copy()
-            for number in (1, 0):  # the lead in front
-                _draw_actor(frame, scene, number, index)
-            yield frame
+def _quarter(kinds: tuple[str, ...], level: float, rng: np.random.Generator) -> Quarter:
+    """Light varies, and its tint only between sky and ground."""
+    tint = np.array(SKY_TINT if kinds == SKIES else GROUND_TINT)
+    darkest, brightest = LIGHTS
+    light = darkest + (brightest - darkest) * level
+    return Quarter(255 * light * tint, str(rng.choice(kinds)), float(rng.choice(CONTRASTS)))
 
 
-def _draw_actor(frame: np.ndarray, scene: Scene, number: int, index: int) -> None:
-    actor = scene.actors[number]
-    progress = index / scene.n_frames
-    seconds = index / FPS
-    path = actor.end - actor.start
-    centre = actor.start + path * progress * progress * (3 - 2 * progress)
-    centre[1] += 0.04 * np.sin(2 * np.pi * (0.7 + 0.4 * number) * seconds)
-    size = actor.size * (
-        1 + (0.08 * np.sin(2 * np.pi * _beat(scene) * seconds) if number == 0 else 0)
-    )
-    _draw(frame, actor.shape, COLOURS[actor.colour], centre, size)
-    for side in (-1, 1):  # the eyes look where the actor goes
-        eye = centre + size * (
-            np.array([0.24 * side, -0.05]) + 0.12 * path / (np.hypot(*path) + 1e-6)
-        )
-        _draw(frame, "circle", (25, 25, 35), eye, 0.1 * size)
-
-
-def _beat(scene: Scene) -> float:
-    """Beats a second of the lead's voice and of its pulse."""
-    return 1.0 + SHAPES.index(scene.actors[0].shape) / 2
-
-
-def _backdrop(scene: Scene) -> np.ndarray:
-    height = np.linspace(0, 1, HEIGHT)[:, None]
-    rows = np.where(
-        height < 0.78, scene.sky * (1.15 - 0.5 * height), scene.ground * (0.6 + 0.4 * height)
-    )
-    return np.repeat(rows[:, None].clip(0, 255).astype(np.uint8), WIDTH, axis=1)
-
-
-def _draw(frame: np.ndarray, shape: str, colour: tuple, centre: np.ndarray, size: float) -> None:
-    """Blend an antialiased shape into `frame`, touching only its bounding box."""
-    reach = 1.3 * size
-    x0, x1 = (int(np.clip((centre[0] + side * reach) * HEIGHT, 0, WIDTH)) for side in (-1, 1))
-    y0, y1 = (int(np.clip((centre[1] + side * reach) * HEIGHT, 0, HEIGHT)) for side in (-1, 1))
-    x = ((np.arange(x0, x1, dtype=np.float32) + 0.5) / HEIGHT - np.float32(centre[0]))[None]
-    y = ((np.arange(y0, y1, dtype=np.float32) + 0.5) / HEIGHT - np.float32(centre[1]))[:, None]
-    inside = np.clip(0.5 - _distance(shape, x, y, np.float32(size)) * HEIGHT, 0, 1)[..., None]
-    box = frame[y0:y1, x0:x1]
-    box += (
-        (inside * (np.array(colour, np.float32) - box)).astype(np.int16).astype(np.uint8)
-    )  # wraps to the right sum
-
-
-def _distance(shape: str, x: np.ndarray, y: np.ndarray, size: float) -> np.ndarray:
-    """Signed distance to the outline of a shape, negative inside."""
-    if shape == "circle":
-        return np.hypot(x, y) - size
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.88 * size
-    if shape == "triangle":
-        return np.maximum(0.866 * np.abs(x) - 0.5 * y, y) - 0.6 * size
-    angle = np.arctan2(x, -y)  # a star: the radius swings five times around
-    return np.hypot(x, y) - size * (0.85 + 0.35 * np.cos(5 * angle))
-
-
-def record_sound(scenes: list[Scene], rng: np.random.Generator) -> np.ndarray:
-    """The film's sound: (n_samples,) float32 in -1..1 at 24 kHz.
-
-    Each scene has one voice, and wind.
-    """
-    parts = []
-    for scene in scenes:
-        n_samples = scene.n_frames * RATE // FPS
-        seconds = np.arange(n_samples) / RATE
-        weights = np.array(VOICES[scene.actors[0].shape])
-        phases = 2 * np.pi * scene.pitch * np.outer(np.arange(1, len(weights) + 1), seconds)
-        voice = weights @ np.sin(phases) / np.abs(weights).sum()
-        swell = 0.7 + 0.3 * np.sin(2 * np.pi * _beat(scene) * seconds)
-        fade = np.minimum(1, np.minimum(seconds, seconds[::-1]) / 0.02)  # no clicks at the cuts
-        parts.append(
-            fade * (scene.loudness * swell * voice + scene.wind * rng.standard_normal(n_samples))
-        )
-    return np.concatenate(parts).astype(np.float32).clip(-1, 1)
+def _actor(colour: str, size: float, rng: np.random.Generator) -> Actor:
+    """An actor that moves by at most a quarter of the picture's height."""
+    start = rng.uniform((0.2, 0.2), (ASPECT - 0.2, 0.8))
+    end = start + rng.uniform(-0.25, 0.25, size=2)
+    return Actor(str(rng.choice(SHAPES)), colour, size, start, end.clip(0.1, (ASPECT - 0.1, 0.9)))
