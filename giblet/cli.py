@@ -86,7 +86,7 @@ def train(
         Runs, counted from 0, that are held out as a whole; by default what dataset.toml says, or
         none.
     width : float
-        Scales every hidden width of the full-size model; by default that of the recipe, 1/16, or 1
+        Scales every hidden width of the full-size model; by default that of the recipe, 1/8, or 1
         with --full-size.
     full_size : bool
         Train the full-size model on full-size features instead of the small recipe.

@@ -15,15 +15,15 @@ SMALL = {"width": 1 / 128, "bottleneck_dim": 8}
 def test_data_of_the_recipe(simulated):
     data = open_data(simulated, progress=False)
     assert all(part.average for part in data.values())
-    assert data["train"].model_dims["video_dim"] == 9 * 45 * 80
+    assert data["train"].model_dims["video_dim"] == 9 * 45 * 80 * 3
     assert sum(data[split].n_trs for split in ("train", "val", "test")) < data["all"].n_trs
 
 
 def test_settings_of_the_data_by_name(simulated):
-    settings = {"colour": True, "context": (1, 0), "subjects": ["sub-02"], "progress": False}
+    settings = {"colour": False, "context": (1, 0), "subjects": ["sub-02"], "progress": False}
     data = open_data(simulated, average=False, **settings)
-    assert data["all"].video_processor == replace(VIDEO, colour=True)
-    assert data["train"].model_dims["video_dim"] == 2 * 3 * 9 * 45 * 80
+    assert data["all"].video_processor == replace(VIDEO, colour=False)
+    assert data["train"].model_dims["video_dim"] == 2 * 9 * 45 * 80
     assert data["train"].subjects == ["sub-02"]
     assert [data[name].average for name in ("train", "val", "test", "all")] == [
         *(False, True, True, True),
@@ -75,17 +75,17 @@ def test_layer_3_keeps_its_width_where_a_modality_is_absent(rng):
         "audio": rng.random((150, 6)),
         "text": rng.random((150, 9)),
     }
-    widths = {"video": 1 / 16 * 1.5, "audio": 3 / 8, "text": 3 / 8}
+    widths = {"video": 1 / 8 * 1.5, "audio": 3 / 4, "text": 3 / 4}
     for name, width in widths.items():
         data = MultimodalDataset.from_arrays(
             **{name: arrays[name]}, fmri=rng.random((150, 5)), average=True
         )
         model = build_model(data)
         assert model.get_config()["width"] == pytest.approx(width)
-        assert model.encoder.to_features[0].in_features == 96
+        assert model.encoder.to_features[0].in_features == 192
         assert build_model(data, width=1 / 64).get_config()["width"] == 1 / 64
     whole = MultimodalDataset.from_arrays(**arrays, fmri=rng.random((150, 5)), average=True)
-    assert build_model(whole).get_config()["width"] == 1 / 16
+    assert build_model(whole).get_config()["width"] == 1 / 8
 
 
 @pytest.mark.parametrize("direct", [True, False])

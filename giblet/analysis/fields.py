@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import jvp
+from torch.autograd import grad
 
 from giblet.analysis.baseline import stimulus_blocks, stimulus_mean
 from giblet.analysis.ridge_decoding import ridge_decoder
@@ -71,29 +71,26 @@ def receptive_fields(
     return np.concatenate([_light(values, train) for values in fields])
 
 
-@torch.no_grad()
 def _decoder_weights(
     model: MultimodalAutoencoder, train: MultimodalDataset, voxels: np.ndarray
 ) -> Tensor:
-    """Mean slope of the decoded video, in coordinates, with each voxel: (n, n_coordinates)."""
+    """Mean slope of the decoded video, in coordinates, with each voxel: (n, n_coordinates).
+
+    The slope with a unit of the bottleneck by two backward passes, the second through the first:
+    what the first gives is linear in what it is given, which all TRs share.
+    """
     model.eval()
     device = next(model.parameters()).device
     rows = np.linspace(0, train.n_trs - 1, min(N_TRS, train.n_trs)).astype(int)
-    fmri = torch.from_numpy(train.fmri()[rows]).to(device)
-    bottleneck = model.fmri_to_bottleneck(fmri)
-
-    def decoded(units: Tensor) -> Tensor:
-        return model.core.decode(units)["video_recon"]
-
-    slopes = []
-    for unit in torch.eye(bottleneck.shape[1], device=device):
-        along = unit.expand_as(bottleneck)
-        _, slope = jvp(
-            lambda units: model.core.decode(units)["video_recon"], (bottleneck,), (along,)
-        )
-        slopes.append(slope.mean(0))
+    bottleneck = model.fmri_to_bottleneck(torch.from_numpy(train.fmri()[rows]).to(device)).detach()
+    bottleneck.requires_grad_()
+    video = model.core.decode(bottleneck)["video_recon"]
+    given = torch.zeros(video.shape[1], device=device, requires_grad=True)
+    (back,) = grad(video, bottleneck, given.expand_as(video), create_graph=True)
+    slopes = [grad(unit, given, retain_graph=True)[0] for unit in back.mean(0)]
     ones = torch.eye(len(voxels), device=device)
-    return model.bottleneck_change(ones, torch.from_numpy(voxels)) @ torch.stack(slopes)
+    with torch.no_grad():
+        return model.bottleneck_change(ones, torch.from_numpy(voxels)) @ torch.stack(slopes)
 
 
 def _summed(train: MultimodalDataset, weights: Tensor) -> Tensor:
