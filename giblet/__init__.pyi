@@ -23,6 +23,7 @@ from .analysis.places import name_places as name_places
 from .analysis.prediction import Prediction as Prediction
 from .analysis.reconstruction import SOURCES as SOURCES
 from .analysis.reconstruction import Reconstruction as Reconstruction
+from .analysis.reconstruction import compare_with_ridge as compare_with_ridge
 from .analysis.reconstruction import reconstruction_table as reconstruction_table
 from .analysis.ridge_decoding import ridge_decoder as ridge_decoder
 from .analysis.tuning import top_trs as top_trs

@@ -8,6 +8,7 @@ training moves them.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from giblet.analysis.ridge_decoding import RidgeDecoder, ridge_decoder
 from giblet.data import MultimodalDataset
-from giblet.models import MultimodalAutoencoder
+from giblet.models import MultimodalAutoencoder, MultimodalDecoder
 
 SMALLEST = 1e-6  # of the largest component: smaller ones are left out
 
@@ -90,43 +91,49 @@ def start_from_ridge(model: MultimodalAutoencoder, train: MultimodalDataset) -> 
             "modality: raise it."
         )
     components = [_components(model, train, name, n_each) for name in names]
-    to_bottleneck = core.encoder.to_bottleneck
-    first = 0
-    for one in components:
-        units = slice(first, first + one.encode.shape[1])
-        _set(to_bottleneck.weight[units], one.encode.T)
-        _set(to_bottleneck.bias[units], -one.mean @ one.encode)
-        first = units.stop
     sizes = [one.encode.shape[1] for one in components]
-    n_shared = decoder.trunk[-1][0].out_features
-    places = np.array_split(np.arange(n_shared), len(decoder.present))
+    _set_bottleneck(core.encoder.to_bottleneck, components)
+    blocks = _blocks(decoder)
+    places = np.array_split(np.arange(blocks[-1][0].out_features), len(decoder.present))
     own = [places[decoder.present.index(name)] for name in names]
     split = np.concatenate([rows[: 2 * n] for rows, n in zip(own, sizes, strict=True)])
-    for number, block in enumerate(decoder.trunk):
-        last = number == len(decoder.trunk) - 1
-        rows = split if last else np.arange(2 * first)
-        _pass_on(block[0], rows, first, from_pairs=number > 0)
-        block[1].weight[rows] = float(np.sqrt(1 + block[1].eps))
-        block[1].bias[rows] = 0
+    for number, (layer, norm) in enumerate(blocks):
+        rows = split if number == len(blocks) - 1 else np.arange(2 * sum(sizes))
+        _pass_on(layer, rows, sum(sizes), from_pairs=number > 0)
+        norm.weight[rows] = float(np.sqrt(1 + norm.eps))
+        norm.bias[rows] = 0
     for name, one in zip(names, components, strict=True):
         _set_head(getattr(decoder, f"{name}_decoder"), one)
     model.started_as = "ridge"
 
 
+def _blocks(decoder: MultimodalDecoder) -> list[tuple[nn.Linear, nn.BatchNorm1d]]:
+    """The Linear and the BatchNorm of each of Layers 8 to 11."""
+    blocks = cast(list[nn.Sequential], list(decoder.trunk))
+    return [(cast(nn.Linear, one[0]), cast(nn.BatchNorm1d, one[1])) for one in blocks]
+
+
 def _n_components(core: MultimodalAutoencoder, n_modalities: int) -> int:
     """How many components of each modality go through the narrowest layer as pairs."""
     decoder = core.decoder
-    widths = [block[0].out_features for block in decoder.trunk]
+    widths = [layer.out_features for layer, _ in _blocks(decoder)]
     narrow = [decoder.bottleneck_dim // n_modalities]
     narrow += [width // (2 * n_modalities) for width in widths[:-1]]
     narrow += [widths[-1] // len(decoder.present) // 2]
-    narrow += [head[0].out_features // 2 for head in _deep_heads(decoder)]
+    for head in (decoder.video_decoder, decoder.audio_decoder):
+        if head is not None:
+            narrow.append(cast(nn.Linear, head[0]).out_features // 2)
     return min(narrow)
 
 
-def _deep_heads(decoder: nn.Module) -> list[nn.Sequential]:
-    heads = (decoder.video_decoder, decoder.audio_decoder)
-    return [head for head in heads if head is not None]
+def _set_bottleneck(layer: nn.Linear, components: list[Components]) -> None:
+    """Layer 6: one unit a component."""
+    first = 0
+    for one in components:
+        units = slice(first, first + one.encode.shape[1])
+        _set(layer.weight[units], one.encode.T)
+        _set(layer.bias[units], -one.mean @ one.encode)
+        first = units.stop
 
 
 def _components(
@@ -158,12 +165,12 @@ def _pass_on(layer: nn.Linear, rows: np.ndarray, n: int, from_pairs: bool) -> No
             layer.weight[row, index] = sign
 
 
-def _set_head(head: nn.Module, one: Components) -> None:
+def _set_head(head: nn.Linear | nn.Sequential, one: Components) -> None:
     """Layers 12 and 13 of a modality, from the pairs of its components."""
     n = len(one.decode)
     if isinstance(head, nn.Sequential):
-        _pass_on(head[0], np.arange(2 * n), n, from_pairs=True)
-        head = head[2]
+        _pass_on(cast(nn.Linear, head[0]), np.arange(2 * n), n, from_pairs=True)
+        head = cast(nn.Linear, head[2])
     head.weight.zero_()
     _set(head.weight[:, 0 : 2 * n : 2], one.decode.T)
     _set(head.weight[:, 1 : 2 * n : 2], -one.decode.T)

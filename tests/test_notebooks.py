@@ -139,11 +139,11 @@ def test_every_setting_decides_whether_results_are_enforced(path):
 
 EDITS = {
     "01": ("LAGS = range(-1, 9)", "LAGS = range(0, 6)"),
-    "02": ("EPOCHS = 60", "EPOCHS = 2"),
+    "02": ("EPOCHS = 20", "EPOCHS = 2"),
     "03": ("EPOCHS = 10", "EPOCHS = 1"),
     "04": ("N_PERMUTE = 2000", "N_PERMUTE = 100"),
-    "05": ("N_STILLS = 9", "N_STILLS = 4"),
-    "06": ("UNITS = (100, 200)", "UNITS = (0, 3)"),
+    "05": ("N_STILLS = 5", "N_STILLS = 4"),
+    "06": ("UNITS = (0, 16)", "UNITS = (0, 3)"),
     "07": ("SHOWN = None", 'SHOWN = ["Auditory"]'),
 }
 
@@ -154,7 +154,7 @@ def small_cache(tmp_path_factory) -> Path:
     cache = tmp_path_factory.mktemp("cache")
     folder = cache / "giblet" / f"simulated-v{VERSION}"
     simulate_dataset(folder, n_subjects=2, run_trs=(124, 120), resolution_mm=12, progress=False)
-    usual = {"n_subjects": 6, "run_trs": [240, 240], "resolution_mm": 8}
+    usual = {"n_subjects": 8, "run_trs": [420, 420], "resolution_mm": 8}
     text, simulation = (folder / "dataset.toml").read_text().split("[simulation]")
     for name, value in usual.items():
         simulation = re.sub(rf"^{name} = .*$", f"{name} = {value}", simulation, flags=re.MULTILINE)

@@ -56,6 +56,7 @@ def receptive_fields(
         raise ValueError("the data have no pictures for receptive fields: take data with a film.")
     train = dataset.select("train", average=True)
     chosen = np.asarray(voxels)
+    weights: Tensor | np.ndarray
     if of == "decoder":
         weights = _decoder_weights(model, train, chosen)
     elif of == "ridge":

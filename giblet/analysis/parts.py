@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def picture_parts(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
 
 def sound_parts(dataset: MultimodalDataset) -> dict[str, np.ndarray]:
     """Bands of log-mel features: {name: (n_features,) bool}."""
-    n_frames, n_mels = dataset.audio_processor.mel_shape
+    n_frames, n_mels = cast(tuple[int, int], dataset.audio_processor.mel_shape)
     hz = np.tile(mel_frequencies(n_mels), n_frames)
     return {name: (low <= hz) & (hz < high) for name, (low, high) in BANDS_HZ.items()}
 

@@ -73,20 +73,20 @@ def name_places(video: Tensor, places: Sequence, dataset: MultimodalDataset) -> 
     check_held_out(dataset)
     if "video" not in dataset.present:
         raise ValueError("the data have no pictures to name places by: take data with a film.")
-    places = np.asarray(places)
+    of_trs = np.asarray(places)
     n_trs = len(dataset.split_labels)
-    if len(places) != n_trs:
-        raise ValueError(f"places has {len(places)} values, expected one for each of {n_trs} TRs.")
+    if len(of_trs) != n_trs:
+        raise ValueError(f"places has {len(of_trs)} values, expected one for each of {n_trs} TRs.")
     train = dataset.select("train", average=True)
-    known = np.unique(places[train.tr_index])
+    known = np.unique(of_trs[train.tr_index])
     shown = torch.zeros(len(known), video.shape[1])
     for rows, block in stimulus_blocks("video", train):
         own = dataset.without_context("video", block)
-        member = places[train.tr_index[rows]] == known[:, None]
+        member = of_trs[train.tr_index[rows]] == known[:, None]
         shown += torch.from_numpy(member).float() @ own
-    counts = np.array([(places[train.tr_index] == place).sum() for place in known])
+    counts = np.array([(of_trs[train.tr_index] == place).sum() for place in known])
     shown /= torch.from_numpy(counts).float()[:, None]
     mean = dataset.without_context("video", dataset.train_mean("video")[None])
     beyond = torch.nn.functional.normalize(shown - mean)
     nearest = ((video - mean) @ beyond.T).argmax(1).numpy()
-    return Naming(known[nearest], places[dataset.tr_index], dataset.run, len(known))
+    return Naming(known[nearest], of_trs[dataset.tr_index], dataset.run, len(known))

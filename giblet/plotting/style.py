@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from matplotlib.rcsetup import cycler
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 WIDTH = 6.8  # inches of a figure, 680 pixels: notebooks shrink what is wider, and its text with it
 INK = "#797979"  # of text and lines: contrast 4.3 with #ffffff and with #111111
