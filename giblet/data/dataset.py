@@ -394,7 +394,7 @@ class MultimodalDataset(Dataset):
             raise ValueError(
                 f"{stimulus} holds codes, which have no mean: use features that are amounts."
             )
-        mean = stored[self.split_labels == "train"].mean(0, dtype=np.float32)
+        mean = self.features.train_mean(stimulus)
         return torch.from_numpy(mean / (255 if stored.dtype == np.uint8 else 1)).repeat(
             len(self.offsets)
         )

@@ -57,6 +57,17 @@ class Features:
         """A hash of each stimulus and of the responses."""
         return {name: fingerprint_array(getattr(self, name)) for name in (*STIMULI, "fmri")}
 
+    @cached_property
+    def _means(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def train_mean(self, name: str) -> np.ndarray:
+        """Mean of a stimulus over the training TRs, in its stored unit: (n_features,) float32."""
+        if name not in self._means:
+            shown = getattr(self, name)[self.split == "train"]
+            self._means[name] = shown.mean(0, dtype=np.float32)
+        return self._means[name]
+
     def __reduce__(self):
         """Travel to a worker process as a path where there is one, not as copies of arrays."""
         if self.path is not None:
