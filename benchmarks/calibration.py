@@ -3,7 +3,7 @@
     python benchmarks/calibration.py --seeds 20
 
 Every seed draws another film, other brains, other initial weights. z is held-out r against the
-network-mean null of `network_table`. Takes a little over a minute a seed on two cores.
+network-mean null of `network_table`. Takes some two minutes a seed on two cores.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import numpy as np
 from scipy.stats import norm
 
 from giblet.analysis.prediction import Prediction
-from giblet.data.simulation.dataset import PLANTED, simulate_dataset
+from giblet.data.simulation.dataset import simulate_dataset
+from giblet.data.simulation.tuning import PLANTED
 from giblet.runs import load_or_train
 from giblet.training import TrainingConfig
 

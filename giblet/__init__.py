@@ -4,7 +4,7 @@
 
 Data: movies, sheets and brains of a folder, or arrays
     MultimodalDataset, DataFolder, open_data; VideoProcessor, AudioProcessor, TextProcessor;
-    simulate_dataset, default_data_dir; lag_curve, inter_subject_correlation
+    simulate_dataset, default_data_dir; lag_curve, inter_subject_correlation; mel_frequencies
 
 Regions of the brain
     Regions, regions_of, label_regions, schaefer_parcels, sphere, lesion_mask,

@@ -30,6 +30,7 @@ from .analysis.tuning import top_trs as top_trs
 from .analysis.tuning import unit_region_map as unit_region_map
 from .checks import Checks as Checks
 from .data.audio import AudioProcessor as AudioProcessor
+from .data.audio import mel_frequencies as mel_frequencies
 from .data.coordinates import CoordinateDataset as CoordinateDataset
 from .data.coordinates import fit_span as fit_span
 from .data.dataset import MultimodalDataset as MultimodalDataset

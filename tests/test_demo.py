@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from giblet.analysis.prediction import Prediction
-from giblet.data.simulation.dataset import PLANTED
+from giblet.data.simulation.tuning import PLANTED
 from giblet.regions import seitzman_networks
 from giblet.runs import Run, load_or_train
 

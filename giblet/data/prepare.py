@@ -34,7 +34,10 @@ from giblet.data.video import VideoProcessor
 from giblet.files import alone, atomic_folder, atomic_path, load_array, open_reserved
 from giblet.images import load_mask, load_series
 
-CACHE_VERSION = 5  # raise it when the same settings no longer give the same arrays
+CACHE_VERSION = 6  # raise it when the same settings no longer give the same arrays
+# A band that hardly changes in training, as below the quietest sound, is not blown up: its SD counts
+# as .4 dB, in natural logarithms of power.
+QUIETEST_SD = 0.1
 CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
 
 
@@ -271,6 +274,8 @@ def _prepare_audio(
         np.save(out / "audio.npy", features)
         return
     mean, sd = standardisation(features, train)
+    if audio.mel_shape is not None:
+        sd = np.maximum(sd, QUIETEST_SD)
     for name, array in {
         "audio": (features - mean) / sd,
         "audio_mean": mean,

@@ -215,6 +215,6 @@ def test_nothing_to_draw_without_pictures(rng):
         split="test",
         average=True,
     )
-    model = build_model(data, direct=True)
+    model = build_model(data.select("train"), direct=True)
     with pytest.raises(ValueError, match="the data have no pictures to draw: take `scores`"):
         Reconstruction(model, data, "measured").plot()
