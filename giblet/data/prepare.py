@@ -35,8 +35,8 @@ from giblet.files import alone, atomic_folder, atomic_path, load_array, open_res
 from giblet.images import load_mask, load_series
 
 CACHE_VERSION = 6  # raise it when the same settings no longer give the same arrays
-# A band that hardly changes in training, as below the quietest sound, is not blown up: its SD counts
-# as .4 dB, in natural logarithms of power.
+# A band of sound that hardly changes in training, as one below the quietest sound, is not blown up:
+# its SD counts as .4 dB, here in natural logarithms of power.
 QUIETEST_SD = 0.1
 CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
 

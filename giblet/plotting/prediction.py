@@ -1,6 +1,6 @@
 """Figures of held-out prediction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from giblet.data import MultimodalDataset
+from giblet.data.features import STIMULI
 from giblet.maps import voxel_image
 from giblet.plotting.style import COLOURS, DIVERGING, INK, WIDTH, styled
 from giblet.plotting.surface import draw_surface
@@ -53,14 +54,18 @@ def _draw_network_table(ax: Axes, table: pd.DataFrame, planted: dict[str, list[s
         ax.plot(
             table["r"][driven], rows[driven], "o", color=COLOURS[3], label="held-out r, planted"
         )
-    labels = [
-        f"{name} ({' + '.join(planted[name])})" if name in planted else name for name in table.index
-    ]
+    labels = [_label(name, planted.get(name, ())) for name in table.index]
     ax.use_sticky_edges = False
     ax.autoscale_view(scaley=False)
     ax.set_yticks(rows, labels, fontsize="small")
     ax.set_xlabel(f"r over held-out time, mean of the region's voxels{others}")
     ax.legend(loc="lower right")
+
+
+def _label(name: str, causes: Sequence[str]) -> str:
+    """A region, with what was made to drive it."""
+    told = "all three" if len(causes) == len(STIMULI) else " + ".join(causes)
+    return f"{name} ({told})" if causes else name
 
 
 @styled
