@@ -15,12 +15,12 @@ from torch.autograd import grad
 from giblet.analysis.baseline import stimulus_blocks, stimulus_mean
 from giblet.analysis.ridge_decoding import ridge_decoder
 from giblet.data import MultimodalDataset
+from giblet.data.video import LIGHT
 from giblet.models import MultimodalAutoencoder
 
 FIELDS = ("decoder", "ridge", "covariance")
 N_TRS = 64  # at which the decoder's slope is taken
 BATCH_VOXELS = 64  # whose fields are in memory at a time, all frames of a TR
-LIGHT = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R BT.601)
 
 
 def receptive_fields(

@@ -26,6 +26,8 @@ SOURCE_FPS = 25  # frame_skip counts frames of a 25 fps film, whatever the file'
 ROUNDING = 1e-6  # seconds; a frame that starts at a sample time is the one taken
 MOST_STILL = 10  # times the longest picture before it: a last one that lasts longer is a cut file
 
+LIGHT = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R BT.601)
+
 
 @dataclass(frozen=True)
 class Picture:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from giblet.analysis.parts import middle_frame
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.media import encode_mp3, to_frames
@@ -77,11 +78,7 @@ class ClipMaker:
     def middle_frames(self, bottleneck: Tensor) -> np.ndarray:
         """The middle frame that each row gives: (n_rows, *frame_shape)."""
         video = self.dataset.video_processor
-        n_pixels = int(np.prod(video.frame_shape))
-        before = -int(self.dataset.offsets[0]) * video.n_frames  # of the TRs of context
-        middle = before + video.n_frames // 2
-        pixels = slice(middle * n_pixels, (middle + 1) * n_pixels)
-        frames = self.model.decode_pixels(bottleneck, pixels)
+        frames = self.model.decode_pixels(bottleneck, middle_frame(self.dataset))
         return frames.float().cpu().numpy().reshape(-1, *video.frame_shape)
 
     def middle_of_movie(self, row: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from giblet.data.audio import FLOOR, mel_frequencies, mel_power
 from giblet.data.simulation.film import ASPECT, HEIGHT, MEANINGS, WIDTH
 from giblet.data.simulation.sound import RATE
+from giblet.data.video import LIGHT
 from giblet.regions import Regions
 
 PLANTED = {
@@ -24,7 +25,6 @@ STEP = 4  # pixels of the film to one of the maps that visual voxels see
 # What a visual voxel may be tuned to, and how many are.
 CHANNELS = {"light": 0.5, "red-green": 0.22, "blue-yellow": 0.22, "motion": 0.06}
 MAPS_SHAPE = (len(CHANNELS), (HEIGHT // STEP) * (WIDTH // STEP))
-LIGHT = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue (ITU-R BT.601)
 FIELD_SD = 0.05  # of the smallest receptive field, in units of the picture's height
 FIELD_GROWTH = 0.07  # by which SDs grow with the distance from the centre of the picture
 WIDE_SD = 0.6  # of the fields of voxels that follow everything
