@@ -91,7 +91,7 @@ def test_what_modifies_a_lesion_changes_it(explorer):
 
 @pytest.mark.parametrize("source", ["measured", "predicted"])
 @pytest.mark.parametrize("fill", ["mean", "resample"])
-@pytest.mark.parametrize("preset", ["", "right DefaultMode", "left Visual"])
+@pytest.mark.parametrize("preset", ["", "right Visual", "left Visual"])
 def test_bottleneck_is_that_of_the_pure_functions(explorer, model, source, fill, preset):
     """Also where preset and regions overlap: no voxel is lesioned twice."""
     regions = ("Visual", "Auditory")
