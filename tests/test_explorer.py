@@ -2,6 +2,7 @@ import io
 import threading
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -296,11 +297,27 @@ def test_what_is_not_there_is_refused(explorer, change, sentence):
 
 def test_presets_are_regions_and_their_halves(data):
     regions = regions_of(data)
-    presets = presets_of(data, regions)
-    names = [name for name in data.planted if name in regions.names][:3]
+    other_data = SimpleNamespace(truth={}, coordinates=data.coordinates)
+    presets = presets_of(other_data, regions)
+    names = regions.largest(3)
     assert list(presets) == [f"{half}{name}" for name in names for half in ("", "left ", "right ")]
     for name in names:
+        left, right = presets[f"left {name}"], presets[f"right {name}"]
         assert np.array_equal(presets[name], regions.voxels(name))
-        assert np.array_equal(presets[name], presets[f"left {name}"] ^ presets[f"right {name}"])
-    assert data.coordinates[presets["left Visual"], 0].max() < 0
-    assert data.coordinates[presets["right Visual"], 0].min() >= 0
+        assert np.array_equal(presets[name], left ^ right)
+        assert data.coordinates[left, 0].max() < 0 <= data.coordinates[right, 0].min()
+
+
+def test_presets_of_simulated_data_are_planted_parts(data):
+    regions = regions_of(data)
+    presets = presets_of(data, regions)
+    for name in ("Visual", "Auditory", "DefaultMode"):
+        assert np.array_equal(presets[name], regions.voxels(name))
+    left, right = presets["left Visual"], presets["right Visual"]
+    assert np.array_equal(presets["Visual"], left ^ right)
+    assert data.coordinates[left, 0].max() < 0 <= data.coordinates[right, 0].min()
+    height = {bank: data.coordinates[presets[f"{bank} bank"], 2] for bank in ("lower", "upper")}
+    assert height["lower"].mean() < height["upper"].mean() - 5
+    depth = {name: data.coordinates[presets[f"{name} frequencies"], 1] for name in ("low", "high")}
+    assert depth["high"].mean() < depth["low"].mean() - 5
+    assert not (presets["low frequencies"] & presets["high frequencies"]).any()

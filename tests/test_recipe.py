@@ -28,9 +28,9 @@ def test_settings_of_the_data_by_name(simulated):
     assert [data[name].average for name in ("train", "val", "test", "all")] == [
         *(False, True, True, True),
     ]
-    film = VideoProcessor(height=6, width=8, frame_skip=4)
-    coloured = open_data(simulated, video_processor=film, **settings)["all"]
-    assert coloured.video_processor == replace(film, colour=True)
+    film = VideoProcessor(height=6, width=8, frame_skip=4, colour=True)
+    grey = open_data(simulated, video_processor=film, **settings)["all"]
+    assert grey.video_processor == replace(film, colour=False)
     again = open_data(data)
     assert [again[name].average for name in data] == [data[name].average for name in data]
 

@@ -18,7 +18,7 @@ def test_schedule_against_closed_form():
 
 
 def test_schedule_without_warmup_starts_at_the_peak():
-    assert learning_rate_at(0, 10, TrainingConfig(warmup=0.0)) == 1e-3
+    assert learning_rate_at(0, 10, TrainingConfig(warmup=0.0)) == 2e-3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 
 from giblet.data.simulation.film import ASPECT, COLOURS, FPS, HEIGHT, PLACES, WIDTH, Scene
 
-BANNER = (0.145, 0.24)  # half its width and height, in units of the frame's height
+BANNER = (0.16, 0.245)  # half its width and height, in units of the frame's height
 SEAM = 0.04  # width in which one quarter turns into the next, in units of the frame's height
 
 

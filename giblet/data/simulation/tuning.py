@@ -23,7 +23,7 @@ PLANTED = {
 }
 STEP = 4  # pixels of the film to one of the maps that visual voxels see
 # What a visual voxel may be tuned to, and how many are.
-CHANNELS = {"light": 0.5, "red-green": 0.22, "blue-yellow": 0.22, "motion": 0.06}
+CHANNELS = {"light": 0.42, "red-green": 0.27, "blue-yellow": 0.27, "motion": 0.04}
 MAPS_SHAPE = (len(CHANNELS), (HEIGHT // STEP) * (WIDTH // STEP))
 FIELD_SD = 0.05  # of the smallest receptive field, in units of the picture's height
 FIELD_GROWTH = 0.07  # by which SDs grow with the distance from the centre of the picture
