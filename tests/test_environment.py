@@ -210,7 +210,7 @@ def test_simulated_data_of_a_user_without_a_home(tmp_path, monkeypatch, home):
     if home is not None:
         monkeypatch.setenv("HOME", home)
     default_data_dir()
-    assert made == [tmp_path / f"giblet-{os.getuid()}/simulated-v2"]
+    assert made == [tmp_path / f"giblet-{os.getuid()}/simulated-v3"]
 
 
 def test_named_cache_needs_no_home(tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_named_cache_needs_no_home(tmp_path, monkeypatch):
     default_data_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     default_data_dir()
-    assert made == [tmp_path / "giblet/simulated-v2", tmp_path / "home/.cache/giblet/simulated-v2"]
+    assert made == [tmp_path / "giblet/simulated-v3", tmp_path / "home/.cache/giblet/simulated-v3"]
 
 
 @pytest.mark.parametrize("command", [["--help"], ["train", "--data", "data", "--out", "out"]])

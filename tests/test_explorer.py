@@ -284,7 +284,10 @@ def test_closed_is_closed(model, data):
     ("change", "sentence"),
     [
         ({"mode": "sometimes"}, r"mode is 'sometimes', expected one of without, only\."),
-        ({"preset": "Nose"}, r"preset is 'Nose', expected one of , left Visual, right Visual, .*\."),
+        (
+            {"preset": "Nose"},
+            r"preset is 'Nose', expected one of , left Visual, right Visual, .*\.",
+        ),
         ({"regions": ("Nose",)}, r"region is 'Nose', expected one of .*Visual.*\."),
         ({"tr": 99}, r"tr is 99, expected 0 to \d+\."),
         ({"units": (3, 99)}, r"units are \(3, 99\), expected \(first, last\) from 0 to 16\."),

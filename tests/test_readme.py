@@ -33,7 +33,7 @@ def test_path_leads_to_a_map_a_reconstruction_and_a_lesion(tmp_path, monkeypatch
     for figure in ("prediction.png", "reconstruction.png", "lesion.png"):
         assert (tmp_path / figure).stat().st_size > 20_000
     told = capsys.readouterr().out
-    assert re.search(r"\d+ of 20 epochs \(.*\); epoch \d+ is kept", told)
+    assert re.search(r"\d+ of 15 epochs \(.*\); epoch \d+ is kept", told)
     assert "SIMULATED data" in told
     table = names["lesion"].table()
     assert list(table.columns) == ["intact", "lesioned", "lost", "z", "p"]

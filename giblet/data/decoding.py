@@ -65,13 +65,12 @@ class Clock:
         """
         stamp = _stamp(packet)
         later = self._offset.get(packet.stream.index, 0.0)
+        tick = float(packet.time_base)
         if stamp is not None:
-            seconds = float(stamp * packet.time_base)
-            later = self._follow(packet.stream.index, seconds, _seconds(packet), behind)
-        if stamp is not None and packet.pts is not None:
-            delay = abs(packet.pts - stamp) * packet.time_base
-            packet.pts = packet.pts if delay <= self.longest_gap else stamp  # of the other side
-        ticks = round(later / packet.time_base)
+            later = self._follow(packet.stream.index, stamp * tick, _seconds(packet), behind)
+            if packet.pts is not None and abs(packet.pts - stamp) * tick > self.longest_gap:
+                packet.pts = stamp  # it is of the other side of a jump
+        ticks = round(later / tick)
         if ticks and packet.pts is not None:
             packet.pts += ticks
         if ticks and packet.dts is not None:
@@ -140,7 +139,7 @@ class Clock:
 def _seconds(packet: Packet) -> float:
     """How long a packet lasts, as far as the file says."""
     if packet.duration:
-        return float(packet.duration * packet.time_base)
+        return packet.duration * float(packet.time_base)
     rate = packet.stream.average_rate if packet.stream.type == "video" else None
     return float(1 / rate) if rate else 0.0
 

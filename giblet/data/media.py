@@ -30,7 +30,7 @@ def write_movie(
     ----------
     frames : iterable of (height, width, 3) or (height, width) uint8
         Shown at `fps` frames per second; an odd height or width loses its last row or column to the
-        codec. The same array again, one after the other, is the same picture.
+        codec.
     sound : (n_samples,) float32 in -1..1, optional
         Mono, `rate` samples per second.
     """
@@ -65,17 +65,13 @@ def write_movie(
 
 
 def _pictures(frames: Iterable[np.ndarray], height: int, width: int) -> Iterator[av.VideoFrame]:
-    """Frames as the codec takes them; an array that comes again is not converted again."""
+    """Frames as the codec takes them."""
     convert = VideoReformatter()
-    last = None
     for frame in frames:
-        if frame is not last:
-            layout = "rgb24" if frame.ndim == 3 else "gray"
-            pixels = np.ascontiguousarray(frame[:height, :width])
-            given = av.VideoFrame.from_ndarray(pixels, format=layout)
-            picture = convert.reformat(given, format="yuv420p", threads=1)
-            last = frame
-        yield picture
+        layout = "rgb24" if frame.ndim == 3 else "gray"
+        pixels = np.ascontiguousarray(frame[:height, :width])
+        given = av.VideoFrame.from_ndarray(pixels, format=layout)
+        yield convert.reformat(given, format="yuv420p", threads=1)
 
 
 def _encoded(audio: AudioStream, samples: np.ndarray, start: int, rate: int) -> list[av.Packet]:

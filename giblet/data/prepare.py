@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -94,7 +95,10 @@ def _prepare(
 ) -> dict[str, list[str]]:
     """Write every array; return what is `present`, the `annotations`, and what has to be `said`."""
     said = list(folder.inferred)
-    covered = _prepare_video(folder, processors.video, out, progress, said.append)
+    said_of_sound: list[str] = []
+    with ThreadPoolExecutor(1) as pool:  # hears the movie while its pictures are decoded
+        sound = pool.submit(_hear, folder, processors.audio, said_of_sound.append)
+        covered = _prepare_video(folder, processors.video, out, progress, said.append)
     n_movie = zip(covered, folder.run_trs, strict=True)
     stop = [min(n, n_trs - folder.lag_trs) for n, n_trs in n_movie]
     labels = label_trs(folder.run_trs, folder.skip_trs, stop, folder.tr, splitting)
@@ -105,7 +109,8 @@ def _prepare(
     said.append(
         f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs"
     )
-    _prepare_audio(folder, processors.audio, train, out, said.append)
+    said += said_of_sound
+    _save_audio(sound.result(), processors.audio, train, out)
     annotations = _prepare_text(folder, processors.text, train, out, said.append)
     present = _drop_absent(train, out)
     said += [
@@ -253,10 +258,8 @@ def _prepare_video(
     return covered
 
 
-def _prepare_audio(
-    folder: DataFolder, audio: AudioProcessor, train: np.ndarray, out: Path, say: Say
-) -> None:
-    """Write the features, and say which movies have no sound."""
+def _hear(folder: DataFolder, audio: AudioProcessor, say: Say) -> np.ndarray:
+    """Features of the sound, before they are standardised; say which movies have none."""
     features = []
     for movie, runs in _movies(folder):
         sound = read_sound(movie, say)
@@ -269,7 +272,10 @@ def _prepare_audio(
             features.append(
                 audio.features(None if sound is None else sound[start:stop], run.stop - run.start)
             )
-    features = np.concatenate(features)
+    return np.concatenate(features)
+
+
+def _save_audio(features: np.ndarray, audio: AudioProcessor, train: np.ndarray, out: Path) -> None:
     if features.dtype == np.int16:  # codes are names, not amounts
         np.save(out / "audio.npy", features)
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from giblet.data.decoding import decoded
@@ -49,12 +50,16 @@ class Picture:
     margins: tuple[int, int, int, int]
     matrix: np.ndarray
 
-    def pixels(self, width: int, height: int, form: str) -> np.ndarray:
-        """What is shown, scaled: (height, width) 'gray' or (height, width, 3) 'rgb24', uint8."""
+    def pixels(self, width: int, height: int, form: str, scaler: VideoReformatter) -> np.ndarray:
+        """What is shown, scaled: (height, width) 'gray' or (height, width, 3) 'rgb24', uint8.
+
+        `scaler` keeps the tables of a scaling from picture to picture.
+        """
         (a, b), (c, d) = self.matrix
         is_turned = abs(b) > abs(a)
         size = (height, width) if is_turned else (width, height)
-        scaled = self._visible(form).reformat(*size, format=form).to_ndarray()
+        visible = self._visible(form)
+        scaled = scaler.reformat(visible, *size, format=form, threads=1).to_ndarray()
         if is_turned:
             return np.swapaxes(scaled, 0, 1)[_order(b), _order(c)]
         return scaled[_order(d), _order(a)]
@@ -153,10 +158,11 @@ class VideoProcessor:
         times = self.sample_times(len(features)) + ROUNDING
         done = 0
         form = "rgb24" if self.colour else "gray"
+        scaler = VideoReformatter()
         for until, picture in _pictures(path, say, times[-1]):
             stop = done + int(np.searchsorted(times[done:], until, side="left"))
             if stop > done:  # the picture on screen at every sample time before the next one
-                frames[done:stop] = picture.pixels(self.width, self.height, form)
+                frames[done:stop] = picture.pixels(self.width, self.height, form, scaler)
                 tick(stop // self.n_frames - done // self.n_frames)
             done = stop
         return done // self.n_frames

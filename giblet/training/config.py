@@ -48,7 +48,7 @@ class TrainingConfig:
         model that does not fit one device.
     """
 
-    epochs: int = 20
+    epochs: int = 15
     batch_size: int = 32
     micro_batches: int = 0
     learning_rate: float = 2e-3

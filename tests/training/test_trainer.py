@@ -145,7 +145,9 @@ def test_micro_batches_are_averaged(tmp_path):
     config = replace(CONFIG, epochs=1, batch_size=70, micro_batches=3, clip_norm=1e9)
     trainer = new_trainer(config)
     single = new_trainer()
-    groups = [{key: group[key] for key in ("params", "rate")} for group in trainer.optimizer.param_groups]
+    groups = [
+        {key: group[key] for key in ("params", "rate")} for group in trainer.optimizer.param_groups
+    ]
     trainer.optimizer = torch.optim.SGD(groups, lr=1.0)
     order = torch.randperm(70, generator=torch.Generator().manual_seed(seed_of(0, 0, 0)))
     gradients = []

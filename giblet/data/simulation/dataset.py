@@ -5,6 +5,7 @@ film, and the lag. It is simulated, and is called so wherever it appears.
 """
 
 import json
+import math
 import os
 import tempfile
 import tomllib
@@ -38,9 +39,9 @@ from giblet.files import atomic_folder, check_writable, expanded
 from giblet.images import voxel_coordinates
 from giblet.regions import seitzman_networks
 
-SEEN_EVERY = 3  # frames of the film to one that simulated brains see
+SEEN_EVERY = 2  # frames of the film to one that simulated brains see
 LAG_TRS = 3  # where the hemodynamic response to one TR peaks, at TR 1.5 s
-VERSION = 2  # raise it when the same arguments no longer give the same files
+VERSION = 3  # raise it when the same arguments no longer give the same files
 # Signal of SD 1; of the noise, half of it spatially smooth.
 NOISE_SD = 1.6
 BASELINE = 1000
@@ -172,7 +173,7 @@ def _write_movies(
     folder: Path, run_trs: tuple[int, ...], tr: float, random_state: int, progress: bool
 ) -> tuple:
     """Write one movie a run; return each run's scenes, and what was in it TR by TR."""
-    n_frames = sum(round(n_trs * tr * film.FPS) for n_trs in run_trs)
+    n_frames = sum(math.ceil(n_trs * tr * film.FPS) for n_trs in run_trs)
     with (
         tqdm(total=n_frames, desc="simulated film", unit="frame", disable=not progress) as bar,
         ThreadPoolExecutor() as pool,  # encoding one run leaves Python free to draw the other
@@ -195,7 +196,7 @@ def _write_run(
     n_meanings), 'place': (n_trs, n_places)}; of the last two, the share of each TR.
     """
     rng = np.random.default_rng(seed)
-    n_frames = round(n_trs * tr * film.FPS)
+    n_frames = math.ceil(n_trs * tr * film.FPS)
     scenes = film.write_script(n_frames, rng)
     sound = record_sound(scenes, rng)
     tr_of_frame = (np.arange(n_frames) / film.FPS / tr).astype(int).clip(max=n_trs - 1)

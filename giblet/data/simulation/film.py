@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FPS = 25
+FPS = 12.5
 HEIGHT = 144
 WIDTH = 256
 ASPECT = WIDTH / HEIGHT
@@ -114,7 +114,7 @@ def write_script(n_frames: int, rng: np.random.Generator) -> list[Scene]:
     Places and meanings, and the lights of each quarter at each place, come in rounds, so that all
     of them are shown about as often and no place is brighter than another.
     """
-    shortest, longest = (seconds * FPS for seconds in SCENE_SECONDS)
+    shortest, longest = (round(seconds * FPS) for seconds in SCENE_SECONDS)
     places = _rounds(range(len(PLACES)), rng)
     meanings = _rounds(MEANINGS, rng)
     lights = [[_pairs(rng) for _ in range(4)] for _ in PLACES]

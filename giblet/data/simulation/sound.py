@@ -20,7 +20,7 @@ def record_sound(scenes: list[Scene], rng: np.random.Generator) -> np.ndarray:
     """
     parts = []
     for scene in scenes:
-        n_samples = scene.n_frames * RATE // FPS
+        n_samples = round(scene.n_frames * RATE / FPS)
         since = np.arange(n_samples, dtype=np.float32) / RATE
         fade = np.minimum(1, np.minimum(since, since[::-1]) / 0.05)  # no clicks at the cuts
         sound = np.zeros(n_samples, np.float32)
