@@ -9,7 +9,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="there is a GPU: run pytest -m gpu"
+    torch.cuda.is_available(), reason="there is a GPU: run pytest -m gpu -n 0"
 )
 
 
@@ -21,7 +21,7 @@ def run(*arguments: str) -> str:
 
 
 def test_tests_are_collected_and_skipped():
-    printed = run("-m", "pytest", "-m", "gpu", "-rs", "-q", "-p", "no:cacheprovider")
+    printed = run("-m", "pytest", "-m", "gpu", "-n", "0", "-rs", "-q", "-p", "no:cacheprovider")
     assert "needs a GPU that torch can use" in printed
     assert " skipped" in printed.splitlines()[-1]
     assert "passed" not in printed
