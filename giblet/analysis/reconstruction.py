@@ -24,7 +24,7 @@ from giblet.plotting.media import plot_film_strips
 
 REFERENCES = ("movie", "ceiling", "mean")
 SOURCES = ("ceiling", "raw", "predicted", "measured", "ridge", "shifted", "mean")  # of tables
-BATCH_TRS = 32  # TRs of video in memory at a time
+BATCH_TRS = 128  # TRs of video in memory at a time: for each batch the whole basis is read
 
 
 @torch.no_grad()

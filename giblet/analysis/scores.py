@@ -9,6 +9,7 @@ from torch import Tensor
 
 from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
 from giblet.data.provenance import check_held_out
+from giblet.data.video import LIGHT
 
 SSIM_PIXELS = 7  # side of the window that it compares
 DECIBELS = 10 / np.log(10)  # of a natural logarithm of power
@@ -22,8 +23,8 @@ def video_scores(
     Without a processor they are features.
 
     `mse`; `psnr` in decibels of the full scale 1; `pixel r`, Pearson's r over the pixels of all its
-    frames; and `ssim` (Wang et al. 2004, IEEE TIP 13:600-612), the mean of the TR's frames, of 7 x
-    7 pixels or more. Of features that are no pixels `mse` alone.
+    frames; and `ssim` (Wang et al. 2004, IEEE TIP 13:600-612) of luminance, the mean of the TR's
+    frames, of 7 x 7 pixels or more. Of features that are no pixels `mse` alone.
     """
     x, y = (values.double().numpy() for values in (recon, target))
     mse = np.square(x - y).mean(1)
@@ -37,8 +38,10 @@ def video_scores(
     scores = {"mse": mse, "psnr": psnr, "pixel r": r}
     if min(processor.height, processor.width) >= SSIM_PIXELS:
         frames = [values.numpy().reshape(-1, *processor.frame_shape) for values in (recon, target)]
-        settings = {"data_range": 1.0, "channel_axis": -1 if processor.colour else None}
-        ssim = [structural_similarity(*pair, **settings) for pair in zip(*frames, strict=True)]
+        if processor.colour:
+            frames = [values @ LIGHT for values in frames]
+        pairs = zip(*frames, strict=True)
+        ssim = [structural_similarity(*pair, data_range=1.0) for pair in pairs]
         scores["ssim"] = np.reshape(ssim, (len(x), -1)).mean(1)
     return scores
 
