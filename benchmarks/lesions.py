@@ -1,17 +1,18 @@
 """Lesions at the seed's size: a slider's picture, and a sweep of 300 regions over 184 TRs.
 
-    python benchmarks/lesions.py [--train 736] [--lesions 300]
+    python benchmarks/lesions.py [--train 736] [--lesions 300] [--colour]
 
-The full-size span model (259,200 pixels, 85,810 voxels) with weights of its initialisation and
-random bases of 736 TRs, on the simulated full-size data set, which is written first if it is not
-there. Prints the milliseconds from a control's change to the new PNG in the kernel; the seconds of
-the sweep, beside the alternative that lesions all voxels anew and takes them through Layer 6; and
-those of a null of 199 random regions.
+The full-size span model (259,200 pixels, or 777,600 values in colour, and 85,810 voxels) with
+weights of its initialisation and random bases of 736 TRs, on the simulated full-size data set,
+which is written first if it is not there. Prints the milliseconds from a control's change to the
+new PNG in the kernel; the seconds of the sweep, beside the alternative that lesions all voxels anew
+and takes them through Layer 6; and those of a null of 199 random regions.
 """
 
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,14 +90,16 @@ def main() -> None:
     )
     parser.add_argument("--train", type=int, default=736)
     parser.add_argument("--lesions", type=int, default=300)
+    parser.add_argument("--colour", action="store_true")
     given = parser.parse_args()
     live.SETTLE_SECONDS = 1e6  # sound, text and bars stay out of the way
-    features = {"video_processor": FULL_SIZE.video, "audio_processor": FULL_SIZE.audio}
+    film = replace(FULL_SIZE.video, colour=given.colour)
+    features = {"video_processor": film, "audio_processor": FULL_SIZE.audio}
     data = MultimodalDataset(
         default_data_dir(full_size=True), split="test", average=True, **features
     )
     with tempfile.TemporaryDirectory() as folder:
-        write_bases(Path(folder), given.train)
+        write_bases(Path(folder), given.train, film.video_dim)
         torch.manual_seed(0)
         model = SpanAutoencoder(Span.open(folder), audio_features=2048).eval()
         brain = Brain(model, data).at(np.arange(N_TRS) % data.n_trs)

@@ -24,11 +24,11 @@ N_PIXELS = 259_200
 N_VOXELS = 85_810
 
 
-def write_bases(folder: Path, n_train: int) -> None:
+def write_bases(folder: Path, n_train: int, n_pixels: int = N_PIXELS) -> None:
     """Random bases of the seed's sizes, nearly orthonormal: their values do not change the time."""
     generator = torch.Generator().manual_seed(0)
     report = {"id": "random", "n_trs": n_train}
-    for name, n_values in (("video", N_PIXELS), ("fmri", N_VOXELS)):
+    for name, n_values in (("video", n_pixels), ("fmri", N_VOXELS)):
         file = np.lib.format.open_memmap(
             folder / f"{name}.npy", "w+", np.float32, (n_values, n_train)
         )
