@@ -160,7 +160,7 @@ def _start_decoder(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> 
     if next(model.parameters()).is_meta:
         return
     try:
-        start_from_ridge(model, dataset)
+        start_from_ridge(model, dataset.select(dataset.split, average=True))
     except ValueError as error:
         print(f"The decoder starts at random: {error}")
 

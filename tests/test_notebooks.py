@@ -139,7 +139,7 @@ def test_every_setting_decides_whether_results_are_enforced(path):
 
 EDITS = {
     "01": ("LAGS = range(-1, 9)", "LAGS = range(0, 6)"),
-    "02": ("EPOCHS = 20", "EPOCHS = 2"),
+    "02": ("EPOCHS = 15", "EPOCHS = 2"),
     "03": ("EPOCHS = 10", "EPOCHS = 1"),
     "04": ("N_PERMUTE = 2000", "N_PERMUTE = 100"),
     "05": ("N_STILLS = 5", "N_STILLS = 4"),

@@ -243,7 +243,7 @@ def test_finished_run_is_lengthened(simulated, tmp_path):
 
 
 def test_stopped_run_goes_on_with_more_patience(simulated, tmp_path):
-    short = replace(CONFIG, epochs=12, patience=1, learning_rate=1e-6)
+    short = replace(CONFIG, epochs=12, patience=1, learning_rate=1e-2)
     first = load_or_train(simulated, short, tmp_path, progress=False, **SMALL)
     assert len(first.history) < 12
     assert first.ended == (

@@ -15,7 +15,7 @@ def test_video_against_scikit_image(rng, colour):
     scores = video_scores(x, y, processor)
     for index in range(4):
         a, b = (values[index].numpy().reshape(-1, *processor.frame_shape) for values in (x, y))
-        light = (x @ [0.299, 0.587, 0.114] if colour else x for x in (a, b))
+        light = (x @ np.float32([0.299, 0.587, 0.114]) if colour else x for x in (a, b))
         ssim = [structural_similarity(*pair, data_range=1.0) for pair in zip(*light, strict=True)]
         assert scores["mse"][index] == pytest.approx(mean_squared_error(a, b), rel=1e-6)
         assert scores["psnr"][index] == pytest.approx(
