@@ -17,7 +17,7 @@ from giblet.basis import Span
 from giblet.files import alone, atomic_path, check_writable, remove_leftovers, writing
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.config import TrainingConfig
-from giblet.training.distributed import rank
+from giblet.training.distributed import n_ranks, rank
 from giblet.training.settings import saved_config, saved_data
 
 ENTRIES = ("config", "training", "span", "model_state_dict")  # of every checkpoint, besides `data`
@@ -252,7 +252,11 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training here; delete half-written files of killed ones."""
+        """Keep other processes from training here; delete half-written files of killed ones.
+
+        A process waits for another one that trains here; of several ranks, which would wait for
+        each other meanwhile, it is refused.
+        """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         if rank() > 0:
@@ -260,7 +264,7 @@ class RunFolder:
             return
         with ExitStack() as stack:
             try:
-                stack.enter_context(alone(self.path, timeout=0))
+                stack.enter_context(alone(self.path, timeout=None if n_ranks() == 1 else 0))
             except TimeoutError:
                 raise TrainingError(
                     f"another process is training in {self.path}: wait until it has ended, or "

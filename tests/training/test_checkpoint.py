@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -29,7 +31,31 @@ def test_killed_between_the_last_and_the_best_checkpoint(tmp_path):
     ]
 
 
-def test_two_processes_do_not_train_in_one_folder(tmp_path):
+HOLD = """
+import sys, time
+from pathlib import Path
+from giblet.files import alone
+with alone(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(2)
+    Path(sys.argv[2]).touch()
+"""
+
+
+def test_waits_for_a_process_that_trains_in_the_folder(tmp_path):
+    run, ended = tmp_path / "run", tmp_path / "ended"
+    command = [sys.executable, "-c", HOLD, str(run), str(ended)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        waited = []
+        new_trainer().fit(run, lambda history: waited.append(ended.exists()), progress=False)
+    assert waited
+    assert all(waited)
+
+
+def test_ranks_do_not_train_where_another_process_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("giblet.training.checkpoint.n_ranks", lambda: 2)
+
     def again(history):
         with pytest.raises(TrainingError, match="another process is training in"):
             new_trainer().fit(tmp_path, progress=False)
