@@ -82,6 +82,7 @@ class LesionExplorer:
         self.nulls: dict[tuple, dict] = {}
         self._changes: dict[tuple, torch.Tensor] = {}
         self._drawn: dict[str, tuple] = {}
+        self._intact: tuple[tuple, np.ndarray] = ((), np.empty(0))  # of which moment, its frame
         self._lock = threading.RLock()  # of what the app shows
         self._work = threading.Lock()  # one thread at a time makes what takes seconds
         self._timer: threading.Timer | None = None
@@ -244,11 +245,14 @@ class LesionExplorer:
 
     def _draw_frames(self, controls: Controls) -> None:
         row = controls.tr
-        before = self.brains[controls.source].bottleneck[[row]]
-        both = torch.cat([before, self._bottleneck(controls, [row])])
-        intact, lesioned = self.clips.middle_frames(both)
+        moment = (row, controls.source)
+        if self._intact[0] != moment:
+            before = self.brains[controls.source].bottleneck[[row]]
+            self._intact = moment, self.clips.middle_frames(before)[0]
+        intact = self._intact[1]
+        lesioned = self.clips.middle_frames(self._bottleneck(controls, [row]))[0]
         self._show("movie", (row,), lambda: self.clips.middle_of_movie(row))
-        self._show("intact", (row, controls.source), lambda: to_uint8(intact))
+        self._show("intact", moment, lambda: to_uint8(intact))
         self._show("lesioned", (controls,), lambda: to_uint8(lesioned))
         self._show("difference", (controls,), lambda: to_uint8(0.5 + lesioned - intact))
 

@@ -118,7 +118,7 @@ class SpanAutoencoder(MultimodalAutoencoder):
         vectors = self.video_basis.vectors
         if vectors is None:
             return self.core.decode_pixels(bottleneck, pixels)
-        return self.core.decoder.video(bottleneck) @ vectors[pixels].T
+        return (vectors[pixels] @ self.core.decoder.video(bottleneck).T).T
 
     @property
     def _input_layers(self) -> dict[str, Basis]:

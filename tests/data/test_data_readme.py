@@ -37,7 +37,7 @@ def found(tmp_path_factory):
         arrays["text"] = scale * arrays["text"]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            patch.setattr("giblet.runs.TrainingConfig", partial(TrainingConfig, epochs=15))
+            patch.setattr("giblet.runs.TrainingConfig", partial(TrainingConfig, epochs=8))
             exec(CELL, arrays)
         return arrays
 
