@@ -94,6 +94,19 @@ def regions_of(dataset: "MultimodalDataset") -> Regions:
     return Regions(np.arange(n_voxels), tuple(f"parcel {index + 1}" for index in range(n_voxels)))
 
 
+def groups_of(dataset: "MultimodalDataset") -> np.ndarray:
+    """Number of the region of each voxel, for choices that are shared in it: (n_voxels,) int.
+
+    Voxels of no region are one more group; so are all voxels where nothing names regions.
+    """
+    n_voxels = dataset.model_dims["n_voxels"]
+    named = (dataset.region_names, dataset.region_labels, dataset.mask_img)
+    if n_voxels > N_PARCELS and all(names is None for names in named):
+        return np.zeros(n_voxels, int)
+    labels = regions_of(dataset).labels
+    return np.unique(labels, return_inverse=True)[1]
+
+
 def presets_of(dataset: "MultimodalDataset", regions: Regions) -> dict[str, np.ndarray]:
     """Lesions to begin with, by name: {name: (n_voxels,) bool}.
 

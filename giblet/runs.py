@@ -16,6 +16,7 @@ from giblet.basis import Span
 from giblet.data import MultimodalDataset
 from giblet.data.provenance import check_same_data, differences, trained_on
 from giblet.files import check_writable, expanded
+from giblet.merge import merge
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.training import plot_history
 from giblet.recipe import SMALL, Recipe, build_model, open_data
@@ -24,12 +25,16 @@ from giblet.training.checkpoint import (
     best_epoch,
     describe_history,
     find_run,
+    load_checkpoint,
     load_model,
     load_settings,
+    merged_file,
+    save_checkpoint,
 )
 from giblet.training.config import TrainingConfig
 from giblet.training.device import resolve_device
 from giblet.training.distributed import process_group, rank
+from giblet.training.merged import checkpoints_of
 from giblet.training.settings import (
     saved_average,
     saved_config,
@@ -47,7 +52,8 @@ class Run:
     Parameters
     ----------
     model : MultimodalAutoencoder
-        With the weights of the best epoch.
+        The network of the best epoch merged with ridge regression, see `giblet.merge`; the network
+        alone where the data are too few for that.
     data : dict
         Data sets of 'train', 'val', 'test' and 'all'.
     history : list of dict
@@ -153,9 +159,29 @@ def load_or_train(
         history = trainer.fit(folder, on_epoch, progress)
         first = rank() == 0
         if config.shard and first:  # shares cannot predict without the other ranks
-            model = load_model(folder)
+            model = load_model(folder / "best.pt")
+    model = _merged(model, data, folder) if first else model
     verdict = _verdict(model, data, history, folder) if first else None
     return Run(model, data, history, folder, verdict, config)
+
+
+def _merged(
+    network: MultimodalAutoencoder, data: dict[str, MultimodalDataset], folder: Path
+) -> MultimodalAutoencoder:
+    """The merged model of a run, made where it is not there; the network where it cannot be."""
+    found = merged_file(folder)
+    if found is not None:
+        return load_model(found, None if network.span is None else network.span.path)
+    try:
+        model = merge([network], data["all"])
+    except ValueError as error:
+        print(f"The model is the network alone: {error}")
+        return network
+    if RunFolder(folder).is_writable:
+        best = load_checkpoint(folder / "best.pt", mmap=True)
+        for name, contents in checkpoints_of(model, best, folder).items():
+            save_checkpoint(folder / name, contents)
+    return model
 
 
 def _place_of_run(run_dir, data) -> Path | None:
@@ -239,7 +265,10 @@ def load_run(
     folder = find_run(path) or path.parent
     parts = _data_of_run(path, saved, data or os.environ.get("GIBLET_DATA"), progress, cache_dir)
     check_same_data(saved["data"], parts["train"])
-    model = load_model(path, _span_of_run(saved, parts["train"], folder))
+    span = _span_of_run(saved, parts["train"], folder)
+    model = load_model(path, span)
+    if path.is_dir() and model.merged is None:
+        model = _merged(model, parts, folder)
     history = RunFolder(folder).read_history()
     verdict = _verdict(model, parts, history, folder)
     last = RunFolder(folder).read_settings() or saved  # `best.pt` is older than a lengthening

@@ -11,7 +11,11 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from giblet.analysis.baseline import correlation_score_split, ridge_predictions
+from giblet.analysis.baseline import (
+    correlation_score_split,
+    fitting_trs,
+    ridge_predictions,
+)
 from giblet.analysis.bootstrap import (
     bootstrap_correlations,
     confidence_interval,
@@ -33,7 +37,9 @@ from giblet.analysis.chance import (
     window_null,
     z_scores,
 )
+from giblet.analysis.comparison import comparison_table
 from giblet.analysis.correlation import r2_score, subject_correlations, voxelwise_correlation
+from giblet.analysis.ridge import bands_of
 from giblet.data import MultimodalDataset
 from giblet.data.provenance import check_held_out, check_same_data
 from giblet.files import atomic_path
@@ -199,6 +205,11 @@ class Prediction:
 
     def __post_init__(self):
         check_split(self.split)
+        if self.split == "val" and self.model is not None and self.model.merged is not None:
+            raise ValueError(
+                "split is 'val', but Layer 5 of a merged model has seen the validation TRs: take "
+                "'test', or the network of `best.pt`."
+            )
         if self.fmri_pred is None:
             predicted = predict_fmri(self._known_model, self.whole)
             object.__setattr__(self, "fmri_pred", predicted)
@@ -236,14 +247,14 @@ class Prediction:
         """Prediction of the held-out TRs: (n_held_out, n_voxels)."""
         return self.fmri_pred[self.held_out_trs]
 
-    def _score(self, fmri_pred: np.ndarray) -> np.ndarray:
+    def score(self, fmri_pred: np.ndarray) -> np.ndarray:
         """r of a prediction of the held-out TRs: (n_voxels,)."""
         return voxelwise_correlation(fmri_pred, self.held_out.fmri(), self.held_out.run)
 
     @cached_property
     def r(self) -> np.ndarray:
         """Held-out correlation of each voxel with the mean response: (n_voxels,)."""
-        return self._score(self.held_out_pred)
+        return self.score(self.held_out_pred)
 
     @cached_property
     def r2(self) -> np.ndarray:
@@ -281,14 +292,33 @@ class Prediction:
     def ridge(self) -> np.ndarray:
         """Ridge regression on the same features: (n_modalities, n_held_out, n_voxels).
 
-        The share of each modality, see `ridge_predictions`; their sum is the prediction.
+        The share of each modality, see `ridge_predictions`; their sum is the prediction. It is
+        fitted on training and validation TRs; for scores of the latter, on the former.
         """
-        return ridge_predictions(self.whole.select("train"), self.held_out)
+        return ridge_predictions(fitting_trs(self.whole, self.split), self.held_out)
 
     @cached_property
     def ridge_r(self) -> np.ndarray:
         """Held-out correlation of ridge regression with the mean response: (n_voxels,)."""
-        return self._score(self.ridge.sum(0))
+        return self.score(self.ridge.sum(0))
+
+    @cached_property
+    def compared(self) -> dict[str, np.ndarray]:
+        """Predictions of the held-out TRs: of the 'model', its 'network' alone, and 'ridge'.
+
+        Each (n_held_out, n_voxels); 'network' where the model is merged, see `giblet.merge`.
+        """
+        merged = None if self.model is None else self.model.merged
+        found = {"model": self.held_out_pred}
+        if merged is not None and merged.network is not None:
+            found["network"] = predict_fmri(merged.network, self.held_out)
+        return found | {"ridge": self.ridge.sum(0)}
+
+    @property
+    def ridge_weight(self) -> np.ndarray | None:
+        """Share of ridge regression in a merged model's prediction: (n_voxels,)."""
+        merged = None if self.model is None else self.model.merged
+        return None if merged is None else merged.ridge_weight
 
     def null(self, n_permute: int = N_PERMUTE, random_state: int = 0) -> np.ndarray:
         """p of every voxel's r in `voxelwise_null`: (n_voxels,).
@@ -391,6 +421,23 @@ class Prediction:
         p = paired_p_values(difference, drawn, n_blocks)
         return {"ridge r": ridge_r, "r - ridge": difference, "low": low, "high": high, "p": p}
 
+    def comparison_table(
+        self,
+        regions: Regions | None = None,
+        n_boot: int = 1000,
+        block_trs: int | None = None,
+        random_state: int = 0,
+    ) -> pd.DataFrame:
+        """The model beside ridge regression and its network alone, see the function of this name.
+
+        Parameters
+        ----------
+        n_boot, block_trs, random_state
+            As of `region_table`.
+        """
+        regions = regions or self.regions
+        return comparison_table(self, regions, n_boot, block_trs, random_state)
+
     def ridge_table(self, regions: Regions | None = None) -> pd.DataFrame:
         """What each modality adds to r of ridge regression, by region: they add up to it.
 
@@ -401,7 +448,7 @@ class Prediction:
         regions = regions or self.regions
         added = correlation_score_split(self.ridge, self.held_out.fmri(), self.held_out.run)
         index = pd.Index(regions.names, name="region")
-        table = pd.DataFrame(regions.mean(added).T, index=index, columns=self.whole.present)
+        table = pd.DataFrame(regions.mean(added).T, index=index, columns=bands_of(self.whole))
         return self.dataset.marked(table)
 
     @cached_property

@@ -12,7 +12,7 @@ from himalaya.kernel_ridge import KernelRidgeCV
 from himalaya.scoring import l2_neg_loss
 from torch import Tensor
 
-from giblet.analysis.baseline import (
+from giblet.analysis.ridge import (
     ALPHAS,
     contiguous_folds,
     stimulus_blocks,

@@ -114,9 +114,21 @@ def explained(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> Expla
 
 
 def _explained(model: MultimodalAutoencoder, dataset: MultimodalDataset) -> Explained:
+    if model.merged is not None:  # they were fitted on the validation TRs as well
+        return Explained(**model.merged.explained)
     whole = dataset.select("all", average=True)
+    return explained_by(predict_fmri(model, whole), whole)
+
+
+def explained_by(fmri_pred: np.ndarray, whole: MultimodalDataset) -> Explained:
+    """What a prediction explains on the validation TRs.
+
+    Parameters
+    ----------
+    fmri_pred : (n_trs, n_voxels)
+        For all TRs of `whole`, which has `split='all'` and `average=True`.
+    """
     rows = whole.split_labels[whole.tr_index] == "val"
-    fmri_pred = predict_fmri(model, whole)
     fmri = whole.fmri()
     r, p = voxelwise_null(fmri_pred, fmri, whole.run, rows, whole.gap)
     gain = np.where(p < SIGNIFICANT, np.maximum(r, 0), 0).astype(np.float32)

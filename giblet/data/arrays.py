@@ -94,6 +94,9 @@ def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
     if codes or pixels:
         return values
     mean, sd = standardisation(values, train)
+    if name == "text":  # one unit for all of an embedding: a rare word stays rare
+        changes = values[train].var(0, dtype=np.float64) > 0
+        sd = np.where(changes, np.sqrt(np.square(sd[changes]).mean()), 1)
     return ((values - mean) / sd).astype(np.float32)
 
 

@@ -162,7 +162,8 @@ class MultimodalDataset(Dataset):
         Parameters
         ----------
         video, audio, text : (n_trs, ...), optional
-            Features of each TR, standardised here by the training TRs. uint8 video is scaled to
+            Features of each TR, standardised here by the training TRs: each by its own SD, and
+            those of text, which are one embedding, by their common one. uint8 video is scaled to
             0..1 instead, and is a film where it has the shape (n_trs, n_frames, height, width) or
             (n_trs, n_frames, height, width, 3); integer audio is codes. A stimulus that is not
             given, or has no feature that varies over the training TRs, is absent: (n_trs, 0) in

@@ -1,5 +1,8 @@
 """The multimodal autoencoder: stimulus -> voxels -> bottleneck -> stimulus, with a dual loss."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,6 +10,33 @@ from torch import Tensor, nn
 from giblet.basis import Basis, Span
 from giblet.models.decoder import MultimodalDecoder
 from giblet.models.encoder import MultimodalEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """What a merged model is made of, and what it explained before it saw the validation TRs.
+
+    Parameters
+    ----------
+    ridge_weight : (n_voxels,)
+        Share of ridge regression in the weighted mean; the networks have the rest.
+    pooling : (str, str)
+        Over which voxels ridge regression pooled band weights and shrinkage, see
+        `giblet.analysis.ridge.Shrinkage`.
+    readout_alpha : (n_voxels,)
+        Shrinkage of Layer 5 on Layer 4, relative to the power of the latter.
+    explained : {name: (n_voxels,)}
+        Fields of `giblet.analysis.sources.Explained`, of the same steps on training TRs alone.
+    network : MultimodalAutoencoder or None
+        The networks alone, with the same Layer 5 on them.
+    """
+
+    ridge_weight: np.ndarray
+    pooling: tuple[str, str]
+    readout_alpha: np.ndarray
+    explained: dict[str, np.ndarray]
+    network: "MultimodalAutoencoder | None" = None
+
 
 MODALITIES = ("video", "audio", "text", "fmri")
 WEIGHTING = ("weight", "video_floor", "fmri_floor")  # of a batch, see `compute_loss`
@@ -44,6 +74,9 @@ class MultimodalAutoencoder(nn.Module):
         Scales every dropout of the seed, `decoder_dropout` too; 0 is none.
     decoder_rate : float
         Share of the learning rate at which Layers 6 to 13 train.
+    n_networks, ridge_units : int
+        Networks side by side in Layers 2 to 5, and components of ridge regression of each modality
+        beside them, see `giblet.merge`. Such a model is for evaluation.
 
     Attributes
     ----------
@@ -53,14 +86,17 @@ class MultimodalAutoencoder(nn.Module):
         'ridge' where Layers 6 to 13 started as ridge decoding, see `giblet.ridge_start`.
     span : Span or None
         Bases in which a `SpanAutoencoder` is trained.
-    video_basis, fmri_basis : Basis
-        From pixels and voxels to what `core` reads and gives; here values are their own
-        coordinates.
+    video_basis, fmri_basis, output_basis : Basis
+        From pixels and voxels to what `core` reads, and to what its Layer 5 gives; here values are
+        their own coordinates.
+    merged : Merged or None
+        What the layers of a merged model are made of, see `giblet.merge`.
     """
 
     trained_on: dict | None = None
     started_as: str = "random"
     span: Span | None = None
+    merged: Merged | None = None
 
     def __init__(
         self,
@@ -89,6 +125,8 @@ class MultimodalAutoencoder(nn.Module):
         width: float = 1.0,
         dropout_scale: float = 1.0,
         decoder_rate: float = 1.0,
+        n_networks: int = 1,
+        ridge_units: int = 0,
         video_dim: int | None = None,
         video_features: int | None = None,
         text_features: int | None = None,
@@ -122,6 +160,7 @@ class MultimodalAutoencoder(nn.Module):
         shared = {name: config[name] for name in (*names, "gradient_checkpointing")}
         self.video_basis = Basis(config["video_dim"])
         self.fmri_basis = Basis(n_voxels)
+        self.output_basis = self.fmri_basis
         self.encoder = MultimodalEncoder(
             video_input_dim=config["video_dim"],
             audio_features=audio_features,
@@ -129,6 +168,8 @@ class MultimodalAutoencoder(nn.Module):
             video_output_features=config["video_output_features"],
             audio_output_features=audio_output_features,
             text_output_features=config["text_output_features"],
+            n_networks=n_networks,
+            ridge_units=ridge_units,
             **shared,
         )
         self.decoder = MultimodalDecoder(

@@ -1,5 +1,7 @@
 """Layers 1-6: stimulus (video, audio, text) -> predicted fMRI -> bottleneck."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -14,40 +16,69 @@ from giblet.models.layers import (
 CODEBOOK_SIZE = 1024  # entries in each EnCodec codebook
 
 
-class VideoEncoder(nn.Sequential):
-    """Layer 2A: the flattened frames of one TR, (batch, input_dim) -> (batch, output_features)."""
+@dataclass(frozen=True)
+class Units:
+    """How many units a hidden width of the seed has.
 
-    def __init__(self, input_dim: int = 259_200, output_features: int = 1024, width: float = 1.0):
-        first = scaled(4096, width)
-        second = scaled(2048, width)
+    Parameters
+    ----------
+    width : float
+        Scales it.
+    n_networks : int
+        Networks side by side, each as wide.
+    ridge_units : int
+        Components of ridge regression beside them, each a pair of units.
+    """
+
+    width: float = 1.0
+    n_networks: int = 1
+    ridge_units: int = 0
+
+    def __call__(self, n_units: int, n_ridge: int = 1) -> int:
+        """Units of a layer, with the components of `n_ridge` modalities."""
+        return scaled(n_units, self.width) * self.n_networks + 2 * self.ridge_units * n_ridge
+
+
+SEED = Units()
+
+
+class VideoEncoder(nn.Sequential):
+    """Layer 2A: the flattened frames of one TR, (batch, input_dim) -> (batch, output_features).
+
+    `units` says how many units a width of the seed has, see `MultimodalEncoder`.
+    """
+
+    def __init__(self, input_dim: int = 259_200, output_features: int = 1024, units: Units = SEED):
+        first = units(4096)
+        second = units(2048)
         super().__init__(
             hidden_block(input_dim, first, 0.3),
             hidden_block(first, second, 0.3),
-            hidden_block(second, scaled(output_features, width), 0.2),
+            hidden_block(second, units(output_features), 0.2),
         )
 
 
 class AudioEncoder(nn.Sequential):
     """Layer 2B: audio features of one TR, (batch, input_features) -> (batch, output_features)."""
 
-    def __init__(self, input_features: int = 128, output_features: int = 256, width: float = 1.0):
-        first = scaled(1024, width)
-        second = scaled(512, width)
+    def __init__(self, input_features: int = 128, output_features: int = 256, units: Units = SEED):
+        first = units(1024)
+        second = units(512)
         super().__init__(
             hidden_block(input_features, first, 0.3),
             hidden_block(first, second, 0.3),
-            hidden_block(second, scaled(output_features, width), 0.2),
+            hidden_block(second, units(output_features), 0.2),
         )
 
 
 class TextEncoder(nn.Sequential):
     """Layer 2C: the text embedding of one TR, (batch, text_dim) -> (batch, output_features)."""
 
-    def __init__(self, text_dim: int = 1024, output_features: int = 256, width: float = 1.0):
-        first = scaled(512, width)
+    def __init__(self, text_dim: int = 1024, output_features: int = 256, units: Units = SEED):
+        first = units(512)
         super().__init__(
             hidden_block(text_dim, first, 0.3),
-            hidden_block(first, scaled(output_features, width), 0.2),
+            hidden_block(first, units(output_features), 0.2),
         )
 
 
@@ -71,6 +102,9 @@ class MultimodalEncoder(nn.Module):
         Recompute the sub-encoders in the backward pass instead of keeping their activations.
     width : float
         Scales every hidden width; never inputs, voxels or bottleneck.
+    n_networks, ridge_units : int
+        Networks side by side in Layers 2 to 5, and components of ridge regression of each modality
+        beside them, each a pair of units: see `giblet.merge`.
     """
 
     def __init__(
@@ -88,6 +122,8 @@ class MultimodalEncoder(nn.Module):
         audio_frames_per_tr: int = 112,
         gradient_checkpointing: bool = False,
         width: float = 1.0,
+        n_networks: int = 1,
+        ridge_units: int = 0,
     ):
         super().__init__()
         self.video_input_dim = video_input_dim
@@ -103,15 +139,16 @@ class MultimodalEncoder(nn.Module):
             "audio": audio_output_features,
             "text": text_output_features,
         }
+        units = Units(width, n_networks, ridge_units)
         self.video_encoder = self.audio_encoder = self.text_encoder = None
         if "video" in self.present:
-            self.video_encoder = VideoEncoder(video_input_dim, outputs["video"], width)
+            self.video_encoder = VideoEncoder(video_input_dim, outputs["video"], units)
         if "audio" in self.present:
-            self.audio_encoder = AudioEncoder(n_audio, outputs["audio"], width)
+            self.audio_encoder = AudioEncoder(n_audio, outputs["audio"], units)
         if "text" in self.present:
-            self.text_encoder = TextEncoder(text_dim, outputs["text"], width)
-        n_concatenated = sum(scaled(outputs[name], width) for name in self.present)
-        n_features = scaled(4096, width)
+            self.text_encoder = TextEncoder(text_dim, outputs["text"], units)
+        n_concatenated = sum(units(outputs[name]) for name in self.present)
+        n_features = units(4096, len(self.present))
         self.to_features = nn.Sequential(
             nn.Linear(n_concatenated, n_features), nn.ReLU()
         )  # Layer 4
@@ -124,6 +161,11 @@ class MultimodalEncoder(nn.Module):
         Raises ValueError, naming both shapes, where a modality does not have the width of the
         model.
         """
+        fmri_pred = self.to_voxels(self.features(video, audio, text))
+        return fmri_pred, self.to_bottleneck(fmri_pred)
+
+    def features(self, video: Tensor, audio: Tensor, text: Tensor) -> Tensor:
+        """Layers 2 to 4: (batch, n_features), what Layer 5 reads."""
         check_shape("video", video, (self.video_input_dim,))
         check_shape("audio", audio, self.audio_shape)
         check_shape("text", text, (self.text_dim,))
@@ -138,5 +180,4 @@ class MultimodalEncoder(nn.Module):
             )
             for name in self.present
         ]
-        fmri_pred = self.to_voxels(self.to_features(torch.cat(features, dim=1)))
-        return fmri_pred, self.to_bottleneck(fmri_pred)
+        return self.to_features(torch.cat(features, dim=1))

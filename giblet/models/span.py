@@ -19,17 +19,27 @@ from giblet.models.layers import check_shape
 class SpanEncoder(nn.Module):
     """A `MultimodalEncoder` in coordinates, seen from outside as the full-size one."""
 
-    def __init__(self, core: MultimodalEncoder, video_basis: Basis, fmri_basis: Basis):
+    def __init__(
+        self, core: MultimodalEncoder, video_basis: Basis, fmri_basis: Basis, output_basis: Basis
+    ):
         super().__init__()
         self.core = core
         self.video_basis = video_basis
         self.fmri_basis = fmri_basis
+        self.output_basis = output_basis
 
     def forward(self, video: Tensor, audio: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Return `fmri_pred` (batch, n_voxels) and `bottleneck` (batch, bottleneck_dim)."""
+        fmri_pred = self.core.to_voxels(self.features(video, audio, text))
+        voxels = self.output_basis.expand(fmri_pred)
+        if self.output_basis is self.fmri_basis:
+            return voxels, self.core.to_bottleneck(fmri_pred)
+        return voxels, self.to_bottleneck(voxels)
+
+    def features(self, video: Tensor, audio: Tensor, text: Tensor) -> Tensor:
+        """As `MultimodalEncoder.features`."""
         check_shape("video", video, (self.video_basis.n_values,))
-        fmri_pred, bottleneck = self.core(self.video_basis.coordinates(video), audio, text)
-        return self.fmri_basis.expand(fmri_pred), bottleneck
+        return self.core.features(self.video_basis.coordinates(video), audio, text)
 
     def to_bottleneck(self, fmri: Tensor) -> Tensor:
         """Layer 6: (batch, n_voxels) -> (batch, bottleneck_dim)."""
@@ -64,6 +74,9 @@ class SpanAutoencoder(MultimodalAutoencoder):
     ----------
     span : Span
         Bases of the training set, from `giblet.data.fit_span`.
+    output_basis : Basis, optional
+        What Layer 5 gives its coordinates in, where it was solved for each voxel after training,
+        see `giblet.merge`; default the basis of the responses. Such a model is for evaluation.
     **settings
         Arguments of `MultimodalAutoencoder`; the sizes of video and fMRI are those of the span.
 
@@ -74,7 +87,7 @@ class SpanAutoencoder(MultimodalAutoencoder):
         weights have the scale that those of the full-size model have within the span.
     """
 
-    def __init__(self, span: Span, **settings):
+    def __init__(self, span: Span, output_basis: Basis | None = None, **settings):
         video_basis = span.basis("video")
         fmri_basis = span.basis("fmri")
         with torch.device("meta"):
@@ -91,13 +104,20 @@ class SpanAutoencoder(MultimodalAutoencoder):
         self.span = span
         self.video_basis = video_basis
         self.fmri_basis = fmri_basis
+        self.output_basis = output_basis or fmri_basis
         sizes = {"video_dim": video_basis.n_coordinates, "n_voxels": fmri_basis.n_coordinates}
         self.core = MultimodalAutoencoder(**(self._config | sizes))
         self.core.n_values = self.n_values
+        if output_basis is not None:
+            to_voxels = self.core.encoder.to_voxels
+            self.core.encoder.to_voxels = nn.Linear(
+                to_voxels.in_features, output_basis.n_coordinates
+            )
         for name, basis in self._input_layers.items():
             for parameter in self.core.get_submodule(name).parameters():
                 nn.init.uniform_(parameter, -(basis.n_values**-0.5), basis.n_values**-0.5)
-        views = {"encoder": SpanEncoder(self.core.encoder, video_basis, fmri_basis)}
+        bases = (video_basis, fmri_basis, self.output_basis)
+        views = {"encoder": SpanEncoder(self.core.encoder, *bases)}
         views["decoder"] = SpanDecoder(self.core.decoder, video_basis)
         self.__dict__.update(views)  # their parameters are those of core, and counted there
 
@@ -132,7 +152,10 @@ class SpanAutoencoder(MultimodalAutoencoder):
     @property
     def _output_layers(self) -> dict[str, Basis]:
         """Layers of `core` that give coordinates, with their bases."""
-        layers = {"encoder.to_voxels": self.fmri_basis, "decoder.video_decoder.2": self.video_basis}
+        layers = {
+            "encoder.to_voxels": self.output_basis,
+            "decoder.video_decoder.2": self.video_basis,
+        }
         return {name: basis for name, basis in layers.items() if basis.n_values > 0}
 
     def memory_estimate(self, batch_size: int = 32) -> dict[str, int]:
@@ -155,4 +178,5 @@ class SpanAutoencoder(MultimodalAutoencoder):
             state[f"{name}.weight"] = basis.expand(state[f"{name}.weight"])
         direct.load_state_dict(state, assign=True)
         direct.trained_on = self.trained_on
+        direct.merged = self.merged
         return direct.train(self.training)

@@ -18,6 +18,7 @@ from giblet.files import alone, atomic_path, check_writable, remove_leftovers, w
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training.config import TrainingConfig
 from giblet.training.distributed import n_ranks, rank
+from giblet.training.merged import MERGED, NETWORK, read_basis, read_merged
 from giblet.training.settings import saved_config, saved_data
 
 ENTRIES = ("config", "training", "span", "model_state_dict")  # of every checkpoint, besides `data`
@@ -174,6 +175,15 @@ def checkpoint_file(path: str | Path) -> Path:
     return file
 
 
+def merged_file(path: str | Path) -> Path | None:
+    """The merged model in the folder of a run, if there is one and it is of the best epoch."""
+    folder = find_run(path) if Path(path).is_dir() else None
+    if folder is None or not (folder / MERGED).is_file():
+        return None
+    both = [load_checkpoint(folder / name, mmap=True) for name in (MERGED, "best.pt")]
+    return folder / MERGED if both[0].get("epoch") == both[1].get("epoch") else None
+
+
 def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAutoencoder:
     """The model of a run, on the CPU and in evaluation mode.
 
@@ -181,25 +191,32 @@ def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAu
 
     Parameters
     ----------
-    path : `best.pt`, `last.pt`, `best.safetensors`, or the folder of the run
+    path : `merged.pt`, `best.pt`, `last.pt`, `best.safetensors`, or the folder of the run
+        Of a folder the merged model, where it is that of the best epoch; else that of `best.pt`.
     span : folder, optional
         Of the bases of a `SpanAutoencoder`, where they are no longer where they were in training.
     """
-    data = load_settings(path)["data"]
-    checkpoint = load_checkpoint(path)
+    file = merged_file(path) or checkpoint_file(path)
+    data = load_settings(file)["data"]
+    checkpoint = load_checkpoint(file)
     trained_in = checkpoint["span"]
     bases = None if trained_in is None else Span.open(span or trained_in["path"])
     if bases is not None and bases.id != trained_in["id"]:
         raise ValueError(
-            f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {path}."
+            f"{bases.path} holds bases {bases.id}, expected {trained_in['id']}, those of {file}."
         )
-    with as_checkpoint(checkpoint_file(path)):
+    with as_checkpoint(file):
         if bases is None:
             model = MultimodalAutoencoder(**checkpoint["config"])
         else:
-            model = SpanAutoencoder(bases, **checkpoint["config"])
+            output_basis = read_basis(checkpoint, file.parent)
+            model = SpanAutoencoder(bases, output_basis, **checkpoint["config"])
         model.load_state_dict(checkpoint["model_state_dict"])
     model.trained_on = data
+    if "merged" in checkpoint:
+        network = load_model(file.with_name(NETWORK), span)
+        with as_checkpoint(file):
+            model.merged = read_merged(checkpoint, network)
     return model.eval()
 
 

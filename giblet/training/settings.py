@@ -10,7 +10,10 @@ SPLITTING = ("context", "fractions", "test_runs")
 PROCESSORS = ("video_processor", "audio_processor", "text_processor")
 REGIONS = ("regions", "region_names")
 DATA = ("subjects", "average", *SPLITTING, "colour", *PROCESSORS, *REGIONS, "cache_dir")
-MODEL = tuple(inspect.signature(MultimodalAutoencoder).parameters)
+MERGED = ("n_networks", "ridge_units")  # of a model that is made after training
+MODEL = tuple(
+    name for name in inspect.signature(MultimodalAutoencoder).parameters if name not in MERGED
+)
 
 
 def sort_settings(settings: dict) -> tuple[dict, dict]:
@@ -59,4 +62,4 @@ def saved_data(checkpoint: dict) -> dict:
 def without_sizes(config: dict, dataset: MultimodalDataset) -> dict:
     """Of a model's `get_config()`, what the data do not decide."""
     sizes = dataset.model_dims
-    return {name: value for name, value in config.items() if name not in sizes}
+    return {name: config[name] for name in MODEL if name in config and name not in sizes}

@@ -82,6 +82,7 @@ class Trainer:
         self, model: MultimodalAutoencoder, train: Dataset, val: Dataset, config: TrainingConfig
     ):
         check_joined()
+        _check_trainable(model)
         self.config = replace(config, micro_batches=config.micro_batches or n_ranks())
         self.device = resolve_device(config)
         self.dtype = resolve_dtype(config, self.device)
@@ -431,6 +432,19 @@ class Trainer:
                     f"{run_dir} holds a run with other {name} settings, {describe(found)}: choose "
                     "another folder."
                 )
+
+
+def _check_trainable(model: MultimodalAutoencoder) -> None:
+    settings = model.get_config()
+    if (
+        settings["n_networks"] > 1
+        or settings["ridge_units"]
+        or (model.core is not model and (model.output_basis is not model.fmri_basis))
+    ):
+        raise ValueError(
+            "the model is merged, its Layer 5 solved after training, so it is for evaluation: "
+            "train a network, and merge it again."
+        )
 
 
 def _load(data: Dataset, batches: list[Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from giblet.analysis.baseline import ALPHAS, contiguous_folds
 from giblet.analysis.reconstruction import collect, reconstruct
+from giblet.analysis.ridge import ALPHAS, contiguous_folds
 from giblet.analysis.ridge_decoding import RidgeDecoder, ridge_batches, ridge_decoder
 from giblet.analysis.sources import source_fmri, typical
 from giblet.data import MultimodalDataset

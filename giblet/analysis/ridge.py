@@ -1,0 +1,347 @@
+"""The field's baseline at its best: banded ridge regression from stimuli to every voxel.
+
+Cross-validation inside the training TRs chooses not only how much each voxel is shrunk and how its
+bands are weighted (Dupré la Tour et al. 2022, NeuroImage 264:119728), but also over which voxels
+these choices are pooled: a choice for each voxel of its own is noisy where there is little data.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from giblet.data import MultimodalDataset
+from giblet.data.features import STIMULI
+from giblet.regions import groups_of
+
+ALPHAS = np.logspace(-3, 5, 17)
+BLOCK_ROWS = 64  # TRs of features in memory at a time
+# Over which voxels the weights of the bands, and shrinkage, are pooled
+POOLINGS = (
+    ("all", "all"),
+    ("all", "voxel"),
+    ("region", "region"),
+    ("region", "voxel"),
+    ("voxel", "voxel"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Shrinkage:
+    """What cross-validation chose for each voxel.
+
+    Parameters
+    ----------
+    band_weights : (n_bands, n_voxels)
+        They sum to 1.
+    alphas : (n_voxels,)
+        Relative to the mean power of the weighted bands.
+    pooling : (str, str)
+        Over which voxels band weights and alphas were pooled: 'all', 'region' or 'voxel'.
+    """
+
+    band_weights: np.ndarray
+    alphas: np.ndarray
+    pooling: tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeEncoder:
+    """Banded ridge regression from the stimuli of a data set to its mean responses.
+
+    Parameters
+    ----------
+    train : MultimodalDataset with `average=True`
+        The TRs that it was fitted on.
+    bands : tuple of str
+        One a stimulus, as items of the data set give it, context included. Codes are none.
+    scales : (n_bands,)
+        Mean power of each band over these TRs.
+    shrinkage : Shrinkage
+    dual : (n_train, n_voxels) float64
+        Weights of the training TRs.
+    mean : (n_voxels,)
+        Their mean response.
+    read : callable
+        What is taken of a stimulus (n_trs, n_features) in place of the features.
+    """
+
+    train: MultimodalDataset
+    bands: tuple[str, ...]
+    scales: np.ndarray
+    shrinkage: Shrinkage
+    dual: np.ndarray
+    mean: np.ndarray
+    read: Callable[[str, Tensor], Tensor]
+
+    @classmethod
+    def fit(
+        cls,
+        train: MultimodalDataset,
+        shrinkage: Shrinkage | None = None,
+        n_draws: int = 16,
+        alphas: np.ndarray = ALPHAS,
+        n_folds: int = 5,
+        random_state: int = 0,
+        read: Callable[[str, Tensor], Tensor] = lambda name, values: values,
+    ) -> "RidgeEncoder":
+        """Fit on the TRs of a data set with `average=True`.
+
+        Parameters
+        ----------
+        shrinkage : Shrinkage, optional
+            Of another fit; by default it is chosen here, see `choose_shrinkage`, by
+            cross-validation over contiguous folds with the gap of the splits around each.
+        n_draws : int
+            Weights of the bands that are tried, drawn from a Dirichlet distribution, besides equal
+            ones and each band alone.
+        alphas : array
+            Shrinkages tried.
+        random_state : int
+            Of the draws.
+
+        Raises
+        ------
+        ValueError
+            If the TRs are too few for folds, see `contiguous_folds`, or no stimulus is an amount.
+        """
+        bands = bands_of(train)
+        kernels = np.stack([stimulus_kernel(name, train, train, read) for name in bands])
+        scales = np.trace(kernels, axis1=1, axis2=2) / train.n_trs
+        kernels /= scales[:, None, None]
+        fmri = train.fmri()
+        if shrinkage is None:
+            weights = _band_weights(len(bands), n_draws, random_state)
+            folds = contiguous_folds(train, n_folds)
+            shrinkage = choose_shrinkage(kernels, fmri, folds, weights, alphas, groups_of(train))
+        mean = fmri.mean(0)
+        dual = solve_dual(kernels, fmri - mean, shrinkage)
+        return cls(train, bands, scales, shrinkage, dual, mean, read)
+
+    def shares(self, target: MultimodalDataset) -> np.ndarray:
+        """What each band adds to the mean: (n_bands, n_trs, n_voxels) float32."""
+        shares = np.empty((len(self.bands), target.n_trs, len(self.mean)), np.float32)
+        for share, name, dual in zip(shares, self.bands, self.band_duals(), strict=True):
+            share[:] = stimulus_kernel(name, target, self.train, self.read) @ dual
+        return shares
+
+    def band_duals(self) -> Iterator[np.ndarray]:
+        """Of each band, what a kernel with the training TRs is multiplied with: dual, scaled."""
+        for weight, scale in zip(self.shrinkage.band_weights, self.scales, strict=True):
+            yield self.dual * (weight / scale)
+
+    def predict(self, target: MultimodalDataset) -> np.ndarray:
+        """Predicted response to every TR of a data set: (n_trs, n_voxels) float32."""
+        return self.shares(target).sum(0) + self.mean
+
+
+def bands_of(train: MultimodalDataset) -> tuple[str, ...]:
+    """The stimuli that are amounts; categories, as codes are, have no linear regression."""
+    bands = tuple(
+        name
+        for name in STIMULI
+        if name in train.present and getattr(train.features, name).ndim == 2
+    )
+    if not bands:
+        raise ValueError(
+            f"the stimuli are {', '.join(train.present)} as codes, expected one that is an amount: "
+            "ridge regression has nothing to start from."
+        )
+    return bands
+
+
+def choose_shrinkage(
+    kernels: np.ndarray,
+    fmri: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    weights: np.ndarray,
+    alphas: np.ndarray,
+    groups: np.ndarray,
+) -> Shrinkage:
+    """Choose band weights and shrinkage by cross-validation, and how far they are pooled.
+
+    A pooling is judged on folds that its choices did not see: they are made on the other folds.
+
+    Parameters
+    ----------
+    kernels : (n_bands, n_train, n_train)
+    fmri : (n_train, n_voxels)
+    folds : sequence of (rows to fit on, rows held out)
+    weights : (n_weights, n_bands), alphas : (n_alphas,)
+        What is tried.
+    groups : (n_voxels,) int
+        Region of each voxel.
+    """
+    errors = fold_errors(kernels, fmri, folds, weights, alphas)
+    total = errors.sum(1)
+    labels = {"all": np.zeros(len(groups), int), "region": groups, "voxel": None}
+    voxels = np.arange(len(groups))
+
+    def missed(pooling: tuple[str, str]) -> float:
+        over = [labels[name] for name in pooling]
+        return sum(
+            errors[weight, fold, alpha, voxels].sum(dtype=np.float64)
+            for fold in range(len(folds))
+            for weight, alpha in [_choice(total - errors[:, fold], *over)]
+        )
+
+    pooling = min(POOLINGS, key=missed) if len(folds) > 1 else POOLINGS[0]
+    weight, alpha = _choice(total, *(labels[name] for name in pooling))
+    return Shrinkage(weights[weight].T, alphas[alpha], pooling)
+
+
+def _choice(
+    errors: np.ndarray, over_weights: np.ndarray | None, over_alphas: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the best weights and alphas of each voxel: twice (n_voxels,).
+
+    `errors` is (n_weights, n_alphas, n_voxels).
+    """
+    alpha = pooled(errors, over_alphas).argmin(1)
+    reached = np.take_along_axis(errors, alpha[:, None], 1)[:, 0]
+    weight = pooled(reached, over_weights).argmin(0)
+    return weight, alpha[weight, np.arange(errors.shape[-1])]
+
+
+def pooled(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Sums over the voxels of each group, given to each of them: (..., n_voxels), or as it is."""
+    if groups is None:
+        return values
+    member = np.eye(groups.max() + 1, dtype=values.dtype)[groups]
+    return (values @ member)[..., groups]
+
+
+def _band_weights(n_bands: int, n_draws: int, random_state: int) -> np.ndarray:
+    """Equal weights, each band alone, and draws: (n_weights, n_bands)."""
+    equal = np.full((1, n_bands), 1 / n_bands)
+    if n_bands == 1:
+        return equal
+    drawn = np.random.default_rng(random_state).dirichlet(np.ones(n_bands), n_draws)
+    return np.concatenate([equal, np.eye(n_bands), drawn])
+
+
+def fold_errors(
+    kernels: np.ndarray, fmri: np.ndarray, folds: Sequence, weights: np.ndarray, alphas: np.ndarray
+) -> np.ndarray:
+    """Squared errors over held-out rows: (n_weights, n_folds, n_alphas, n_voxels) float32.
+
+    Parameters as of `choose_shrinkage`.
+    """
+    errors = np.empty((len(weights), len(folds), len(alphas), fmri.shape[1]), np.float32)
+    for (row, weight), (column, (fitted, held_out)) in product(
+        enumerate(weights), enumerate(folds)
+    ):
+        kernel = np.tensordot(weight, kernels, 1)
+        own = kernel[np.ix_(fitted, fitted)]
+        power, directions = np.linalg.eigh(_centred(own, own))
+        mean = fmri[fitted].mean(0)
+        along = directions.T.astype(np.float32) @ (fmri[fitted] - mean)
+        across = _centred(kernel[np.ix_(held_out, fitted)], own) @ directions
+        beyond = fmri[held_out] - mean
+        for index, alpha in enumerate(alphas):
+            shrunk = (across / (power.clip(min=0) + alpha)).astype(np.float32)
+            errors[row, column, index] = np.square(beyond - shrunk @ along).sum(0)
+    return errors
+
+
+def _centred(kernel: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The kernel of features less their mean over the rows that `own` is the kernel of."""
+    return kernel - kernel.mean(1, keepdims=True) - own.mean(0) + own.mean()
+
+
+def solve_dual(kernels: np.ndarray, fmri: np.ndarray, shrinkage: Shrinkage) -> np.ndarray:
+    """Weights of the training TRs: (n_train, n_voxels) float64.
+
+    Parameters
+    ----------
+    kernels : (n_bands, n_train, n_train), fmri : (n_train, n_voxels)
+        Both centred by the training TRs.
+    """
+    dual = np.empty(fmri.shape)
+    weights, index = np.unique(shrinkage.band_weights, axis=1, return_inverse=True)
+    for number, weight in enumerate(weights.T):
+        voxels = np.flatnonzero(index == number)
+        power, directions = np.linalg.eigh(np.tensordot(weight, kernels, 1))
+        along = directions.T @ fmri[:, voxels].astype(np.float64)
+        shrunk = along / (power.clip(min=0)[:, None] + shrinkage.alphas[voxels])
+        dual[:, voxels] = directions @ shrunk
+    return dual
+
+
+def stimulus_kernel(
+    name: str,
+    left: MultimodalDataset,
+    train: MultimodalDataset,
+    read: Callable[[str, Tensor], Tensor] = lambda name, values: values,
+) -> np.ndarray:
+    """Products of features centred by the training TRs: (n_left, n_train) float64.
+
+    They are computed in blocks of TRs.
+
+    Parameters
+    ----------
+    read : callable
+        What is taken in place of the features, see `RidgeEncoder`.
+    """
+    mean = stimulus_mean(name, train)
+    kernel = np.empty((left.n_trs, train.n_trs))
+    for rows, x in stimulus_blocks(name, left):
+        x = read(name, x.sub_(mean))
+        for columns, y in stimulus_blocks(name, train, rows.start if left is train else 0):
+            kernel[rows, columns] = torch.mm(x, read(name, y.sub_(mean)).T).numpy()
+            if left is train:
+                kernel[columns, rows] = kernel[rows, columns].T
+    return kernel
+
+
+def stimulus_mean(name: str, dataset: MultimodalDataset) -> Tensor:
+    """Mean of a stimulus over the TRs of a data set, context included: (n_features,)."""
+    total = torch.zeros(())
+    for _, x in stimulus_blocks(name, dataset):
+        total = total + x.double().sum(0)
+    return total.div(dataset.n_trs).float()
+
+
+def stimulus_blocks(
+    name: str, dataset: MultimodalDataset, first: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
+    """A stimulus from the row `first` of a data set on, in blocks of TRs with their rows.
+
+    Values are a copy, with context.
+    """
+    for start in range(first, dataset.n_trs, BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        yield rows, dataset.stimulus(name, dataset.tr_index[rows])
+
+
+def contiguous_folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Contiguous folds, each with the training TRs that are far enough from it.
+
+    Those are in another run, or farther away than the gap. Folds without any are left out.
+
+    Raises
+    ------
+    ValueError
+        Where no fold has any.
+    """
+    trs = train.tr_index
+    run = train.run
+    folds = []
+    for held_out in np.array_split(np.arange(train.n_trs), n_folds):
+        near = np.zeros(train.n_trs, bool)
+        near[held_out] = True
+        for index in np.unique(run[held_out]):
+            own = trs[held_out][run[held_out] == index]
+            near |= (run == index) & (np.abs(trs[:, None] - own).min(1) <= train.gap)
+        if not near.all():
+            folds.append((np.flatnonzero(~near), held_out))
+    if not folds:
+        raise ValueError(
+            f"ridge regression has {train.n_trs} training TRs to choose its shrinkage in, expected "
+            f"more than one gap of {train.gap} TRs between folds: take longer runs, or leave the "
+            "comparison out."
+        )
+    return folds
