@@ -12,16 +12,16 @@ Regions of the brain
 
 Model and training
     load_or_train, load_run, load_model, launch; Trainer, TrainingConfig, FULL_SIZE, LossPlot;
-    MultimodalAutoencoder, build_model; SpanAutoencoder, fit_span, CoordinateDataset
+    MultimodalAutoencoder, build_model; SpanAutoencoder, fit_span, CoordinateDataset; merge
 
 Three nouns: what the model predicts, what comes back, what a lesion takes away
     Prediction, Reconstruction, Lesion; LesionExplorer, the last one live
 
 Comparisons of many of them
-    ridge_predictions, random_split, voxelwise_correlation; SOURCES, reconstruction_table,
-    compare_with_ridge, ridge_decoder, name_places; intact_table, decoding_failures, region_sweep,
-    unit_sweep, dose_response, unit_region_map, top_trs; Parts, part_sweep, receptive_fields,
-    field_centres
+    ridge_predictions, fitting_trs, random_split, voxelwise_correlation; SOURCES,
+    reconstruction_table, compare_with_ridge, ridge_decoder, name_places; intact_table,
+    decoding_failures, region_sweep, unit_sweep, dose_response, unit_region_map, top_trs; Parts,
+    part_sweep, receptive_fields, field_centres
 
 Figures, films and sounds
     plot_maps, plot_volume, view_map, save_map, plot_regions, plot_scores; plot_words, plot_split,

@@ -5,6 +5,7 @@ from . import models as models
 from . import plotting as plotting
 from . import training as training
 from .alignment.lag import lag_curve as lag_curve
+from .analysis.baseline import fitting_trs as fitting_trs
 from .analysis.baseline import random_split as random_split
 from .analysis.baseline import ridge_predictions as ridge_predictions
 from .analysis.ceiling import inter_subject_correlation as inter_subject_correlation
@@ -41,6 +42,7 @@ from .data.text import TextProcessor as TextProcessor
 from .data.video import VideoProcessor as VideoProcessor
 from .explorer import LesionExplorer as LesionExplorer
 from .maps import save_map as save_map
+from .merging import merge as merge
 from .models.autoencoder import MultimodalAutoencoder as MultimodalAutoencoder
 from .models.span import SpanAutoencoder as SpanAutoencoder
 from .plotting.architecture import plot_architecture as plot_architecture

@@ -50,6 +50,7 @@ def report_prediction(run: Run, out: Path) -> None:
         "z = (r - null_mean) / null_sd; the smallest p that "
         f"{N_PERMUTE} draws can give is {SMALLEST_P:.4f}"
     )
+    _print_ridge(prediction)
     n_inside = int((prediction.regions.labels >= 0).sum())
     print(f"the regions hold {n_inside:,} of {len(prediction.r):,} voxels")
     if planted:
@@ -59,6 +60,22 @@ def report_prediction(run: Run, out: Path) -> None:
         prediction.plot().savefig(temporary, dpi=110)
     _print_files(run, out)
     print(run.verdict)
+
+
+def _print_ridge(prediction: Prediction) -> None:
+    """The same r beside ridge regression and the network alone; or why there is none."""
+    try:
+        compared = prediction.compared
+    except ValueError as error:
+        print(f"\nwithout ridge regression to compare with: {error}")
+        return
+    regions = prediction.regions
+    columns = {name: regions.mean(prediction.score(x)) for name, x in compared.items()}
+    if prediction.ridge_weight is not None:
+        columns["weight of ridge"] = regions.mean(prediction.ridge_weight)
+    table = pd.DataFrame(columns, index=pd.Index(regions.names, name="network"))
+    shown = prediction.whole.marked(table).round(3).to_string()
+    print(f"\nheld-out r beside ridge regression on the same features\n{shown}\n")
 
 
 def _compare_with_planted(table: pd.DataFrame, planted: Mapping[str, list[str]]) -> None:

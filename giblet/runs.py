@@ -16,7 +16,7 @@ from giblet.basis import Span
 from giblet.data import MultimodalDataset
 from giblet.data.provenance import check_same_data, differences, trained_on
 from giblet.files import check_writable, expanded
-from giblet.merge import merge
+from giblet.merging import merge
 from giblet.models import MultimodalAutoencoder
 from giblet.plotting.training import plot_history
 from giblet.recipe import SMALL, Recipe, build_model, open_data
@@ -52,8 +52,8 @@ class Run:
     Parameters
     ----------
     model : MultimodalAutoencoder
-        The network of the best epoch merged with ridge regression, see `giblet.merge`; the network
-        alone where the data are too few for that.
+        The network of the best epoch merged with ridge regression, see `giblet.merging`; the
+        network alone where the data are too few for that.
     data : dict
         Data sets of 'train', 'val', 'test' and 'all'.
     history : list of dict

@@ -37,6 +37,7 @@ def training(folder: Path) -> gb.Prediction:
     assert_type(run.plot(), Figure)
     assert_type(run.data, dict[str, gb.MultimodalDataset])
     assert_type(gb.load_model(run.folder), gb.MultimodalAutoencoder)
+    assert_type(gb.merge([run.model], run.data["all"]), gb.MultimodalAutoencoder)
     assert_type(gb.build_model(run.data["train"], recipe=gb.FULL_SIZE), gb.MultimodalAutoencoder)
     assert_type(gb.launch(folder, folder / "out", config, n_ranks=2), Path)
     return gb.Prediction(run.model, run.data["test"])
@@ -53,6 +54,8 @@ def prediction(found: gb.Prediction, folder: Path) -> None:
     assert_type(gb.plot_maps({"r": found.r}, found.whole.mask_img, 0.2, 0.6), Figure)
     assert_type(gb.plot_scores({"r": found.network_table()["r"]}, "held-out r"), Figure)
     found.save(folder)
+    assert_type(gb.fitting_trs(found.whole), gb.MultimodalDataset)
+    assert_type(found.comparison_table(), pd.DataFrame)
     train, test = gb.random_split(found.whole)
     assert_type(gb.ridge_predictions(train, test), np.ndarray)
 

@@ -1,4 +1,5 @@
 from .baseline import correlation_score_split as correlation_score_split
+from .baseline import fitting_trs as fitting_trs
 from .baseline import random_split as random_split
 from .baseline import ridge_predictions as ridge_predictions
 from .bootstrap import bootstrap_correlations as bootstrap_correlations
@@ -14,6 +15,8 @@ from .chance import p_values as p_values
 from .chance import voxelwise_null as voxelwise_null
 from .chance import window_null as window_null
 from .chance import z_scores as z_scores
+from .comparison import comparison_table as comparison_table
+from .comparison import sign_flip_p as sign_flip_p
 from .correlation import r2_score as r2_score
 from .correlation import subject_correlations as subject_correlations
 from .correlation import voxelwise_correlation as voxelwise_correlation
@@ -48,6 +51,7 @@ from .reconstruction import compare_with_ridge as compare_with_ridge
 from .reconstruction import reconstruct as reconstruct
 from .reconstruction import reconstruction_table as reconstruction_table
 from .reconstruction import similarity as similarity
+from .ridge import RidgeEncoder as RidgeEncoder
 from .ridge_decoding import RidgeDecoder as RidgeDecoder
 from .ridge_decoding import ridge_decoder as ridge_decoder
 from .scores import audio_scores as audio_scores

@@ -207,8 +207,8 @@ class Prediction:
         check_split(self.split)
         if self.split == "val" and self.model is not None and self.model.merged is not None:
             raise ValueError(
-                "split is 'val', but Layer 5 of a merged model has seen the validation TRs: take "
-                "'test', or the network of `best.pt`."
+                f"split is {self.split!r}, but Layer 5 of a merged model has seen these TRs, expected "
+                "'test': take it, or the network of `best.pt`."
             )
         if self.fmri_pred is None:
             predicted = predict_fmri(self._known_model, self.whole)
@@ -306,7 +306,7 @@ class Prediction:
     def compared(self) -> dict[str, np.ndarray]:
         """Predictions of the held-out TRs: of the 'model', its 'network' alone, and 'ridge'.
 
-        Each (n_held_out, n_voxels); 'network' where the model is merged, see `giblet.merge`.
+        Each (n_held_out, n_voxels); 'network' where the model is merged, see `giblet.merging`.
         """
         merged = None if self.model is None else self.model.merged
         found = {"model": self.held_out_pred}

@@ -19,6 +19,7 @@ from giblet.regions import groups_of
 
 ALPHAS = np.logspace(-3, 5, 17)
 BLOCK_ROWS = 64  # TRs of features in memory at a time
+Read = Callable[[str, np.ndarray], Tensor]
 # Over which voxels the weights of the bands, and shrinkage, are pooled
 POOLINGS = (
     ("all", "all"),
@@ -65,8 +66,9 @@ class RidgeEncoder:
         Weights of the training TRs.
     mean : (n_voxels,)
         Their mean response.
-    read : callable
-        What is taken of a stimulus (n_trs, n_features) in place of the features.
+    read : callable or None
+        Of the name of a stimulus and TRs of the movie, what is taken in place of the features of
+        the data set: (n_trs, n_features).
     """
 
     train: MultimodalDataset
@@ -75,7 +77,7 @@ class RidgeEncoder:
     shrinkage: Shrinkage
     dual: np.ndarray
     mean: np.ndarray
-    read: Callable[[str, Tensor], Tensor]
+    read: Read | None = None
 
     @classmethod
     def fit(
@@ -86,7 +88,7 @@ class RidgeEncoder:
         alphas: np.ndarray = ALPHAS,
         n_folds: int = 5,
         random_state: int = 0,
-        read: Callable[[str, Tensor], Tensor] = lambda name, values: values,
+        read: Read | None = None,
     ) -> "RidgeEncoder":
         """Fit on the TRs of a data set with `average=True`.
 
@@ -275,7 +277,7 @@ def stimulus_kernel(
     name: str,
     left: MultimodalDataset,
     train: MultimodalDataset,
-    read: Callable[[str, Tensor], Tensor] = lambda name, values: values,
+    read: Read | None = None,
 ) -> np.ndarray:
     """Products of features centred by the training TRs: (n_left, n_train) float64.
 
@@ -286,27 +288,27 @@ def stimulus_kernel(
     read : callable
         What is taken in place of the features, see `RidgeEncoder`.
     """
-    mean = stimulus_mean(name, train)
+    mean = stimulus_mean(name, train, read)
     kernel = np.empty((left.n_trs, train.n_trs))
-    for rows, x in stimulus_blocks(name, left):
-        x = read(name, x.sub_(mean))
-        for columns, y in stimulus_blocks(name, train, rows.start if left is train else 0):
-            kernel[rows, columns] = torch.mm(x, read(name, y.sub_(mean)).T).numpy()
+    for rows, x in stimulus_blocks(name, left, read=read):
+        x.sub_(mean)
+        for columns, y in stimulus_blocks(name, train, rows.start if left is train else 0, read):
+            kernel[rows, columns] = torch.mm(x, y.sub_(mean).T).numpy()
             if left is train:
                 kernel[columns, rows] = kernel[rows, columns].T
     return kernel
 
 
-def stimulus_mean(name: str, dataset: MultimodalDataset) -> Tensor:
+def stimulus_mean(name: str, dataset: MultimodalDataset, read: Read | None = None) -> Tensor:
     """Mean of a stimulus over the TRs of a data set, context included: (n_features,)."""
     total = torch.zeros(())
-    for _, x in stimulus_blocks(name, dataset):
+    for _, x in stimulus_blocks(name, dataset, read=read):
         total = total + x.double().sum(0)
     return total.div(dataset.n_trs).float()
 
 
 def stimulus_blocks(
-    name: str, dataset: MultimodalDataset, first: int = 0
+    name: str, dataset: MultimodalDataset, first: int = 0, read: Read | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """A stimulus from the row `first` of a data set on, in blocks of TRs with their rows.
 
@@ -314,7 +316,7 @@ def stimulus_blocks(
     """
     for start in range(first, dataset.n_trs, BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        yield rows, dataset.stimulus(name, dataset.tr_index[rows])
+        yield rows, (read or dataset.stimulus)(name, dataset.tr_index[rows])
 
 
 def contiguous_folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -76,7 +76,7 @@ class MultimodalAutoencoder(nn.Module):
         Share of the learning rate at which Layers 6 to 13 train.
     n_networks, ridge_units : int
         Networks side by side in Layers 2 to 5, and components of ridge regression of each modality
-        beside them, see `giblet.merge`. Such a model is for evaluation.
+        beside them, see `giblet.merging`. Such a model is for evaluation.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class MultimodalAutoencoder(nn.Module):
         From pixels and voxels to what `core` reads, and to what its Layer 5 gives; here values are
         their own coordinates.
     merged : Merged or None
-        What the layers of a merged model are made of, see `giblet.merge`.
+        What the layers of a merged model are made of, see `giblet.merging`.
     """
 
     trained_on: dict | None = None

@@ -104,7 +104,7 @@ class MultimodalEncoder(nn.Module):
         Scales every hidden width; never inputs, voxels or bottleneck.
     n_networks, ridge_units : int
         Networks side by side in Layers 2 to 5, and components of ridge regression of each modality
-        beside them, each a pair of units: see `giblet.merge`.
+        beside them, each a pair of units: see `giblet.merging`.
     """
 
     def __init__(

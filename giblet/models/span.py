@@ -76,7 +76,7 @@ class SpanAutoencoder(MultimodalAutoencoder):
         Bases of the training set, from `giblet.data.fit_span`.
     output_basis : Basis, optional
         What Layer 5 gives its coordinates in, where it was solved for each voxel after training,
-        see `giblet.merge`; default the basis of the responses. Such a model is for evaluation.
+        see `giblet.merging`; default the basis of the responses. Such a model is for evaluation.
     **settings
         Arguments of `MultimodalAutoencoder`; the sizes of video and fMRI are those of the span.
 

@@ -435,15 +435,13 @@ class Trainer:
 
 
 def _check_trainable(model: MultimodalAutoencoder) -> None:
-    settings = model.get_config()
-    if (
-        settings["n_networks"] > 1
-        or settings["ridge_units"]
-        or (model.core is not model and (model.output_basis is not model.fmri_basis))
-    ):
+    """Refuse a model whose layers were solved or merged after training."""
+    settings = {name: model.get_config()[name] for name in ("n_networks", "ridge_units")}
+    solved = model.output_basis is not model.fmri_basis
+    if solved or settings != {"n_networks": 1, "ridge_units": 0}:
         raise ValueError(
-            "the model is merged, its Layer 5 solved after training, so it is for evaluation: "
-            "train a network, and merge it again."
+            f"the model is merged ({settings}), and so for evaluation, expected a network: train "
+            "one, and merge it again."
         )
 
 

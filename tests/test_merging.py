@@ -8,7 +8,7 @@ from giblet.analysis.prediction import Prediction, predict_fmri
 from giblet.analysis.ridge import RidgeEncoder
 from giblet.analysis.sources import explained
 from giblet.data import MultimodalDataset
-from giblet.merge import merge, readout, ridge_weight, smallest_rank
+from giblet.merging import merge, readout, ridge_weight, smallest_rank
 from giblet.runs import Run, load_or_train, load_run
 from giblet.training import Trainer, TrainingConfig, load_model
 
@@ -116,7 +116,7 @@ def test_validated_before_it_saw_the_validation_trs(run):
     seen = Prediction(None, run.data["all"], "val", predict_fmri(run.model, run.data["all"])).r
     assert found.r.mean() < seen.mean()
     assert np.array_equal(found.r, run.model.merged.explained["r"])
-    with pytest.raises(ValueError, match="split is 'val', but Layer 5 of a merged model has seen"):
+    with pytest.raises(ValueError, match="split is 'val', but Layer 5 of a merged model"):
         Prediction(run.model, run.data["all"], "val")
 
 
@@ -153,7 +153,7 @@ def test_a_longer_run_is_merged_anew(run, tmp_path):
 
 def test_a_merged_model_is_not_trained(run):
     for model in (run.model, run.model.merged.network):
-        with pytest.raises(ValueError, match=r"the model is merged, .* for evaluation"):
+        with pytest.raises(ValueError, match=r"the model is merged .* for evaluation"):
             Trainer(model, run.data["train"], run.data["val"], QUICK)
     with pytest.raises(ValueError, match="unknown setting 'n_networks'"):
         load_or_train(run.data, run_dir="x", n_networks=2)
