@@ -87,7 +87,7 @@ def ablation_maps(
 ) -> dict[str, np.ndarray]:
     """r of every voxel with 'nothing', and with each modality, taken from the input.
 
-    Modalities are those that are present.
+    Modalities are those that are present. Where a prediction no longer varies, r is 0.
 
     Parameters
     ----------
@@ -101,7 +101,9 @@ def ablation_maps(
     check_held_out(dataset)
     taken = {"nothing": ()} | {name: (name,) for name in dataset.present}
     predictions = ((name, predict_fmri(model, dataset, drop)) for name, drop in taken.items())
-    return {name: voxelwise_correlation(x, dataset.fmri(), dataset.run) for name, x in predictions}
+    r = {name: voxelwise_correlation(x, dataset.fmri(), dataset.run) for name, x in predictions}
+    scored = np.isfinite(r["nothing"])
+    return {name: np.where(scored, np.nan_to_num(x), np.nan) for name, x in r.items()}
 
 
 def check_split(split: str) -> None:
@@ -207,8 +209,8 @@ class Prediction:
         check_split(self.split)
         if self.split == "val" and self.model is not None and self.model.merged is not None:
             raise ValueError(
-                f"split is {self.split!r}, but Layer 5 of a merged model has seen these TRs, expected "
-                "'test': take it, or the network of `best.pt`."
+                f"split is {self.split!r}, but Layer 5 of a merged model has seen these TRs, "
+                "expected 'test': take it, or the network of `best.pt`."
             )
         if self.fmri_pred is None:
             predicted = predict_fmri(self._known_model, self.whole)

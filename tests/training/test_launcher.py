@@ -84,8 +84,8 @@ def test_sharded_run_of_every_weight(simulated, tmp_path):
     checkpoint = launch(simulated, tmp_path, replace(config, shard=True), n_ranks=2, direct=True)
     settings = {"config": replace(config, micro_batches=2), "run_dir": tmp_path / "run"}
     run = load_or_train(simulated, **settings, direct=True, progress=False)
-    model = load_model(checkpoint)
-    assert type(model) is MultimodalAutoencoder
+    assert type(load_model(checkpoint)) is MultimodalAutoencoder
+    model = load_model(run.folder)
     for a, b in zip(run.model.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert (tmp_path / "prediction.csv").read_text().count("\n") > 10
