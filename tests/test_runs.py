@@ -93,6 +93,12 @@ def test_direct_run_is_another_run(train):
 
 
 def test_verdict_is_printed_and_logged_once(train, monkeypatch, capsys):
+    """Of a network that has learned nothing yet, and is not merged."""
+
+    def refuse(*_):
+        raise ValueError("not now")
+
+    monkeypatch.setattr("giblet.runs.merge", refuse)
     first = train(TrainingConfig(epochs=1, batch_size=16, random_state=5))
     assert not first.verdict.above_chance
     assert str(first.verdict) in capsys.readouterr().out
