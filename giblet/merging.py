@@ -22,18 +22,8 @@ import torch
 
 from giblet.analysis.baseline import fitting_trs
 from giblet.analysis.correlation import voxelwise_correlation
-from giblet.analysis.ridge import (
-    Read,
-    RidgeEncoder,
-    Shrinkage,
-    bands_of,
-    fold_errors,
-    pooled,
-    solve_dual,
-    stimulus_blocks,
-    stimulus_kernel,
-    stimulus_mean,
-)
+from giblet.analysis.kernels import Read, stimulus_blocks, stimulus_kernel, stimulus_mean
+from giblet.analysis.ridge import RidgeEncoder, Shrinkage, bands_of, fold_errors, pooled, solve_dual
 from giblet.analysis.sources import Explained, explained_by
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
@@ -48,7 +38,7 @@ LOST = 0.002  # of validation r, that it may cost
 
 
 def merge(
-    networks: Sequence[MultimodalAutoencoder], dataset: MultimodalDataset
+    networks: Sequence[MultimodalAutoencoder], dataset: MultimodalDataset, progress: bool = False
 ) -> MultimodalAutoencoder:
     """One model of trained networks and ridge regression; the networks stay as they are.
 
@@ -85,7 +75,9 @@ def merge(
         solved = zip(features, alphas, strict=True)
         return [readout(layer, fmri, rows, alpha) * (1 / len(networks)) for layer, alpha in solved]
 
-    ridge = RidgeEncoder.fit(fitting_trs(whole, "val"), read=_reader(networks[0], whole))
+    ridge = RidgeEncoder.fit(
+        fitting_trs(whole, "val"), read=_reader(networks[0], whole), progress=progress
+    )
     first = zip(readouts(labels == "train"), features, strict=True)
     network_pred = ridge.mean + sum(solved(layer) for solved, layer in first)
     weight, explained = _validated(ridge.predict(whole), network_pred, whole, groups)

@@ -90,7 +90,8 @@ def _print_files(run: Run, out: Path) -> None:
     """Name what was written, from where the user is."""
     names = ["prediction.png", "prediction.csv"]
     names += [name for name in ("r.nii.gz", "q.nii.gz") if (out / name).is_file()]
-    names += [os.path.relpath(run.folder / name, out) for name in ("best.pt", "log.jsonl")]
+    kept = [name for name in ("merged.pt", "best.pt", "log.jsonl") if (run.folder / name).is_file()]
+    names += [os.path.relpath(run.folder / name, out) for name in kept]
     print(f"\nwritten to {shown_path(out)}/: {', '.join(names)}")
 
 

@@ -160,20 +160,23 @@ def load_or_train(
         first = rank() == 0
         if config.shard and first:  # shares cannot predict without the other ranks
             model = load_model(folder / "best.pt")
-    model = _merged(model, data, folder) if first else model
+    model = _merged(model, data, folder, progress) if first else model
     verdict = _verdict(model, data, history, folder) if first else None
     return Run(model, data, history, folder, verdict, config)
 
 
 def _merged(
-    network: MultimodalAutoencoder, data: dict[str, MultimodalDataset], folder: Path
+    network: MultimodalAutoencoder,
+    data: dict[str, MultimodalDataset],
+    folder: Path,
+    progress: bool,
 ) -> MultimodalAutoencoder:
     """The merged model of a run, made where it is not there; the network where it cannot be."""
     found = merged_file(folder)
     if found is not None:
         return load_model(found, None if network.span is None else network.span.path)
     try:
-        model = merge([network], data["all"])
+        model = merge([network], data["all"], progress)
     except ValueError as error:
         print(f"The model is the network alone: {error}")
         return network
@@ -268,7 +271,7 @@ def load_run(
     span = _span_of_run(saved, parts["train"], folder)
     model = load_model(path, span)
     if path.is_dir() and model.merged is None:
-        model = _merged(model, parts, folder)
+        model = _merged(model, parts, folder, progress)
     history = RunFolder(folder).read_history()
     verdict = _verdict(model, parts, history, folder)
     last = RunFolder(folder).read_settings() or saved  # `best.pt` is older than a lengthening

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 
-from giblet.analysis.ridge import stimulus_blocks, stimulus_mean
+from giblet.analysis.kernels import stimulus_blocks, stimulus_mean
 from giblet.analysis.ridge_decoding import ridge_decoder
 from giblet.data import MultimodalDataset
 from giblet.data.video import LIGHT

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from giblet.analysis.bootstrap import bootstrap_means, confidence_interval, default_block_trs
-from giblet.analysis.ridge import stimulus_blocks
+from giblet.analysis.kernels import stimulus_blocks
 from giblet.data import MultimodalDataset
 from giblet.data.provenance import check_held_out
 

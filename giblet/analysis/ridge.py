@@ -5,21 +5,19 @@ bands are weighted (Dupré la Tour et al. 2022, NeuroImage 264:119728), but also
 these choices are pooled: a choice for each voxel of its own is noisy where there is little data.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
-from torch import Tensor
+from tqdm.auto import tqdm
 
+from giblet.analysis.kernels import Read, contiguous_folds, stimulus_kernel
 from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI
 from giblet.regions import groups_of
 
 ALPHAS = np.logspace(-3, 5, 17)
-BLOCK_ROWS = 64  # TRs of features in memory at a time
-Read = Callable[[str, np.ndarray], Tensor]
 # Over which voxels the weights of the bands, and shrinkage, are pooled
 POOLINGS = (
     ("all", "all"),
@@ -89,6 +87,7 @@ class RidgeEncoder:
         n_folds: int = 5,
         random_state: int = 0,
         read: Read | None = None,
+        progress: bool = False,
     ) -> "RidgeEncoder":
         """Fit on the TRs of a data set with `average=True`.
 
@@ -118,7 +117,8 @@ class RidgeEncoder:
         if shrinkage is None:
             weights = _band_weights(len(bands), n_draws, random_state)
             folds = contiguous_folds(train, n_folds)
-            shrinkage = choose_shrinkage(kernels, fmri, folds, weights, alphas, groups_of(train))
+            tried = (folds, weights, alphas, groups_of(train))
+            shrinkage = choose_shrinkage(kernels, fmri, *tried, progress)
         mean = fmri.mean(0)
         dual = solve_dual(kernels, fmri - mean, shrinkage)
         return cls(train, bands, scales, shrinkage, dual, mean, read)
@@ -162,6 +162,7 @@ def choose_shrinkage(
     weights: np.ndarray,
     alphas: np.ndarray,
     groups: np.ndarray,
+    progress: bool = False,
 ) -> Shrinkage:
     """Choose band weights and shrinkage by cross-validation, and how far they are pooled.
 
@@ -177,7 +178,7 @@ def choose_shrinkage(
     groups : (n_voxels,) int
         Region of each voxel.
     """
-    errors = fold_errors(kernels, fmri, folds, weights, alphas)
+    errors = fold_errors(kernels, fmri, folds, weights, alphas, progress)
     total = errors.sum(1)
     labels = {"all": np.zeros(len(groups), int), "region": groups, "voxel": None}
     voxels = np.arange(len(groups))
@@ -226,16 +227,21 @@ def _band_weights(n_bands: int, n_draws: int, random_state: int) -> np.ndarray:
 
 
 def fold_errors(
-    kernels: np.ndarray, fmri: np.ndarray, folds: Sequence, weights: np.ndarray, alphas: np.ndarray
+    kernels: np.ndarray,
+    fmri: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    weights: np.ndarray,
+    alphas: np.ndarray,
+    progress: bool = False,
 ) -> np.ndarray:
     """Squared errors over held-out rows: (n_weights, n_folds, n_alphas, n_voxels) float32.
 
     Parameters as of `choose_shrinkage`.
     """
     errors = np.empty((len(weights), len(folds), len(alphas), fmri.shape[1]), np.float32)
-    for (row, weight), (column, (fitted, held_out)) in product(
-        enumerate(weights), enumerate(folds)
-    ):
+    tried = list(product(enumerate(weights), enumerate(folds)))
+    bar = tqdm(tried, "ridge regression", unit="fold", disable=not progress)
+    for (row, weight), (column, (fitted, held_out)) in bar:
         kernel = np.tensordot(weight, kernels, 1)
         own = kernel[np.ix_(fitted, fitted)]
         power, directions = np.linalg.eigh(_centred(own, own))
@@ -271,79 +277,3 @@ def solve_dual(kernels: np.ndarray, fmri: np.ndarray, shrinkage: Shrinkage) -> n
         shrunk = along / (power.clip(min=0)[:, None] + shrinkage.alphas[voxels])
         dual[:, voxels] = directions @ shrunk
     return dual
-
-
-def stimulus_kernel(
-    name: str,
-    left: MultimodalDataset,
-    train: MultimodalDataset,
-    read: Read | None = None,
-) -> np.ndarray:
-    """Products of features centred by the training TRs: (n_left, n_train) float64.
-
-    They are computed in blocks of TRs.
-
-    Parameters
-    ----------
-    read : callable
-        What is taken in place of the features, see `RidgeEncoder`.
-    """
-    mean = stimulus_mean(name, train, read)
-    kernel = np.empty((left.n_trs, train.n_trs))
-    for rows, x in stimulus_blocks(name, left, read=read):
-        x.sub_(mean)
-        for columns, y in stimulus_blocks(name, train, rows.start if left is train else 0, read):
-            kernel[rows, columns] = torch.mm(x, y.sub_(mean).T).numpy()
-            if left is train:
-                kernel[columns, rows] = kernel[rows, columns].T
-    return kernel
-
-
-def stimulus_mean(name: str, dataset: MultimodalDataset, read: Read | None = None) -> Tensor:
-    """Mean of a stimulus over the TRs of a data set, context included: (n_features,)."""
-    total = torch.zeros(())
-    for _, x in stimulus_blocks(name, dataset, read=read):
-        total = total + x.double().sum(0)
-    return total.div(dataset.n_trs).float()
-
-
-def stimulus_blocks(
-    name: str, dataset: MultimodalDataset, first: int = 0, read: Read | None = None
-) -> Iterator[tuple[slice, Tensor]]:
-    """A stimulus from the row `first` of a data set on, in blocks of TRs with their rows.
-
-    Values are a copy, with context.
-    """
-    for start in range(first, dataset.n_trs, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        yield rows, (read or dataset.stimulus)(name, dataset.tr_index[rows])
-
-
-def contiguous_folds(train: MultimodalDataset, n_folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Contiguous folds, each with the training TRs that are far enough from it.
-
-    Those are in another run, or farther away than the gap. Folds without any are left out.
-
-    Raises
-    ------
-    ValueError
-        Where no fold has any.
-    """
-    trs = train.tr_index
-    run = train.run
-    folds = []
-    for held_out in np.array_split(np.arange(train.n_trs), n_folds):
-        near = np.zeros(train.n_trs, bool)
-        near[held_out] = True
-        for index in np.unique(run[held_out]):
-            own = trs[held_out][run[held_out] == index]
-            near |= (run == index) & (np.abs(trs[:, None] - own).min(1) <= train.gap)
-        if not near.all():
-            folds.append((np.flatnonzero(~near), held_out))
-    if not folds:
-        raise ValueError(
-            f"ridge regression has {train.n_trs} training TRs to choose its shrinkage in, expected "
-            f"more than one gap of {train.gap} TRs between folds: take longer runs, or leave the "
-            "comparison out."
-        )
-    return folds

@@ -12,13 +12,13 @@ from himalaya.kernel_ridge import KernelRidgeCV
 from himalaya.scoring import l2_neg_loss
 from torch import Tensor
 
-from giblet.analysis.ridge import (
-    ALPHAS,
+from giblet.analysis.kernels import (
     contiguous_folds,
     stimulus_blocks,
     stimulus_kernel,
     stimulus_mean,
 )
+from giblet.analysis.ridge import ALPHAS
 from giblet.analysis.sources import typical
 from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI

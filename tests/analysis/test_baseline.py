@@ -8,7 +8,7 @@ from giblet.analysis.baseline import (
     ridge_predictions,
 )
 from giblet.analysis.correlation import voxelwise_correlation
-from giblet.analysis.ridge import contiguous_folds
+from giblet.analysis.kernels import contiguous_folds
 from giblet.data import MultimodalDataset
 
 
@@ -68,21 +68,6 @@ def test_seed_gives_the_numbers(arrays):
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
-
-
-def test_folds_are_contiguous_and_apart(arrays):
-    train, _ = splits(arrays)
-    folds = contiguous_folds(train, 5)
-    assert np.array_equal(
-        np.concatenate([held_out for _, held_out in folds]), np.arange(train.n_trs)
-    )
-    for fitted, held_out in folds:
-        for index in held_out:
-            near = (train.run[fitted] == train.run[index]) & (
-                abs(train.tr_index[fitted] - train.tr_index[index]) <= train.gap
-            )
-            assert not near.any()
-        assert len(fitted) > 0.5 * train.n_trs
 
 
 def test_a_shuffled_split_claims_what_is_not_there(rng):

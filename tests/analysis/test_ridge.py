@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from himalaya.kernel_ridge import KernelRidgeCV, MultipleKernelRidgeCV
 from himalaya.scoring import l2_neg_loss
 
@@ -9,11 +8,9 @@ from giblet.analysis.ridge import (
     RidgeEncoder,
     Shrinkage,
     choose_shrinkage,
-    contiguous_folds,
     fold_errors,
     pooled,
     solve_dual,
-    stimulus_kernel,
 )
 from giblet.data import MultimodalDataset
 
@@ -139,15 +136,3 @@ def test_codes_are_no_band(rng):
     codes = MultimodalDataset.from_arrays(**given, average=True)
     with pytest.raises(ValueError, match="audio as codes, expected one that is an amount"):
         RidgeEncoder.fit(codes)
-
-
-def test_kernel_of_what_a_model_reads(rng):
-    """`read` takes the place of the features."""
-    given = {"fmri": rng.standard_normal((300, 4)), "text": rng.random((300, 6))}
-    data = MultimodalDataset.from_arrays(**given, average=True)
-    other = torch.randn(300, 3)
-    kernel = stimulus_kernel("text", data, data, lambda name, rows: other[rows])
-    x = other[data.tr_index].double().numpy()
-    x -= x.mean(0)
-    assert np.allclose(kernel, x @ x.T, atol=1e-4)
-    assert len(contiguous_folds(data, 5)) == 5

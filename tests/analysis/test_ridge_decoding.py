@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from giblet.analysis.kernels import contiguous_folds
 from giblet.analysis.reconstruction import collect, reconstruct
-from giblet.analysis.ridge import ALPHAS, contiguous_folds
+from giblet.analysis.ridge import ALPHAS
 from giblet.analysis.ridge_decoding import RidgeDecoder, ridge_batches, ridge_decoder
 from giblet.analysis.sources import source_fmri, typical
 from giblet.data import MultimodalDataset
