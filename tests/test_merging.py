@@ -214,3 +214,19 @@ def test_rank_of_ridge_regression(rng):
     data = world("linear")
     ridge = RidgeEncoder.fit(data)
     assert smallest_rank(ridge, data.select("val")) == 4
+
+
+def test_a_viewer_who_was_left_out_and_one_alone(tmp_path):
+    """A model of the others predicts a third viewer; the same call makes one of a single one."""
+    data = world("bent")
+    *others, last = data.subjects
+    rest, viewer = data.of_subjects(others), data.of_subjects([last])
+    run = load_or_train(rest, TrainingConfig(), tmp_path / "rest", progress=False, width=1 / 8)
+    table = Prediction(run.model, viewer, others=rest).comparison_table(n_boot=100)
+    mean = table.loc["mean of regions"]
+    assert mean["model", "r"] > 1.05 * mean["ridge", "r"] > 0.2
+    assert np.isnan(mean["over subjects", "p"])
+    own = load_or_train(viewer, TrainingConfig(), tmp_path / "own", progress=False, width=1 / 8)
+    alone = Prediction(own.model, viewer)
+    assert alone.r.mean() > 0.3
+    assert not np.allclose(alone.ridge, Prediction(run.model, viewer, others=rest).ridge)

@@ -192,6 +192,9 @@ class Prediction:
     split : 'test' or 'val'
     fmri_pred : (n_trs, n_voxels), optional
         Prediction of every TR of `dataset.select("all")`, where `model` did not make it.
+    others : MultimodalDataset, optional
+        Of the people that the model was trained on, where `dataset` is of a viewer who was left
+        out: ridge regression is then fitted to their responses, too.
 
     Raises
     ------
@@ -203,6 +206,7 @@ class Prediction:
     dataset: MultimodalDataset
     split: str = "test"
     fmri_pred: np.ndarray = field(default=None, repr=False)  # type: ignore[arg-type]
+    others: MultimodalDataset | None = field(default=None, repr=False)
     _nulls: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -297,7 +301,8 @@ class Prediction:
         The share of each modality, see `ridge_predictions`; their sum is the prediction. It is
         fitted on training and validation TRs; for scores of the latter, on the former.
         """
-        return ridge_predictions(fitting_trs(self.whole, self.split), self.held_out)
+        train = fitting_trs(self.others or self.whole, self.split)
+        return ridge_predictions(train, self.held_out)
 
     @cached_property
     def ridge_r(self) -> np.ndarray:

@@ -245,6 +245,7 @@ class MultimodalDataset(Dataset):
 
     def _choose(self, features: Features, names: list, subjects) -> None:
         """Take the features and some of their subjects."""
+        self._names = names
         self.subjects = names if isinstance(subjects, str) and subjects == "all" else list(subjects)
         if set(self.subjects) - set(names) or not self.subjects:
             raise ValueError(f"subjects are {subjects!r}, expected 'all' or some of {names}.")
@@ -277,6 +278,21 @@ class MultimodalDataset(Dataset):
         _check_split(split)
         other = copy(self)
         other._take(split, self.average if average is None else average)
+        return other
+
+    def of_subjects(self, subjects: str | Sequence[str]) -> "MultimodalDataset":
+        """The same TRs of some people, for instance of one who is left out; nothing is copied.
+
+        Parameters
+        ----------
+        subjects : 'all' or list of str
+            Of those that the folder or the arrays hold.
+        """
+        other = copy(self)
+        for name in ("fmri_mean", "fmri_variance"):
+            vars(other).pop(name, None)
+        other._choose(self.features, self._names, subjects)
+        other._take(self.split, self.average)
         return other
 
     def _average(self) -> None:

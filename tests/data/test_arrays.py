@@ -323,3 +323,19 @@ def test_nan_in_some_voxels(rng):
         match="NaN in some voxels of a TR and not in others, expected in all or none: leave",
     ):
         MultimodalDataset.from_arrays(**given)
+
+
+def test_some_of_the_people(rng):
+    """As if the arrays held them alone, but of the same movie."""
+    given = arrays(rng)
+    whole = MultimodalDataset.from_arrays(**given, average=True)
+    n_subjects = len(whole.subjects)
+    some = whole.of_subjects(whole.subjects[1:])
+    alone = MultimodalDataset.from_arrays(**given | {"fmri": given["fmri"][1:]}, average=True)
+    assert np.array_equal(some.fmri(), alone.fmri())
+    assert some.subjects == whole.subjects[1:]
+    assert len(some.of_subjects("all").subjects) == n_subjects
+    assert some.provenance["files"] == whole.provenance["files"]
+    assert np.shares_memory(some.features.fmri, whole.features.fmri)
+    with pytest.raises(ValueError, match="subjects are \\['nobody'\\]"):
+        whole.of_subjects(["nobody"])
