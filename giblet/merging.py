@@ -34,7 +34,9 @@ from giblet.regions import groups_of
 READOUT_ALPHAS = np.logspace(-4, 4, 13)
 RANKS = (4, 8, 16, 32, 64, 128, 256, 512)  # of ridge regression: the smallest that will do is taken
 SMALLEST = 1e-12  # of the largest squared component: what is below is numerical noise
-LOST = 0.002  # of validation r, that it may cost
+LOST = 0.002  # of validation r, that it may cost a region
+FEW_VOXELS = 20  # regions of fewer are judged as one
+PREDICTED = 0.1  # validation r from which a region counts
 
 
 def merge(
@@ -206,9 +208,10 @@ def _reader(network: MultimodalAutoencoder, whole: MultimodalDataset) -> Read:
 
 
 def smallest_rank(ridge: RidgeEncoder, val: MultimodalDataset) -> int:
-    """Components of each stimulus that cost no more than LOST of the validation r.
+    """Components of each stimulus that cost no region more than LOST of its validation r.
 
-    It is the mean over the quarter of the voxels that ridge regression predicts best.
+    Regions in which ridge regression predicts nothing do not count, and those of few voxels count
+    as one.
 
     Parameters
     ----------
@@ -218,17 +221,22 @@ def smallest_rank(ridge: RidgeEncoder, val: MultimodalDataset) -> int:
     fmri = val.fmri()
     kernels = [stimulus_kernel(name, val, ridge.train, ridge.read) for name in ridge.bands]
     factors = [_factors(ridge, name) for name in ridge.bands]
+    groups = groups_of(val)
+    sizes = np.bincount(groups)
+    groups = np.where(sizes[groups] < FEW_VOXELS, len(sizes), groups)
+    regions = np.unique(groups)
 
     def score(rank: int) -> np.ndarray:
         pairs = zip(kernels, factors, strict=True)
         fmri_pred = sum((kernel @ dual[:, :rank]) @ rows[:rank] for kernel, (dual, rows) in pairs)
-        return np.nan_to_num(voxelwise_correlation(fmri_pred, fmri, val.run), nan=-1)
+        r = np.nan_to_num(voxelwise_correlation(fmri_pred, fmri, val.run))
+        return np.array([r[groups == region].mean() for region in regions])
 
     most = max(len(rows) for _, rows in factors)
     r = score(most)
-    best = r >= np.quantile(r, 0.75)
-    enough = r[best].mean() - LOST
-    return next((n for n in RANKS if n < most and score(n)[best].mean() >= enough), most)
+    counted = r > PREDICTED if (r > PREDICTED).any() else np.ones(len(r), bool)
+    ranks = (rank for rank in RANKS if rank < most)
+    return next((n for n in ranks if (score(n) >= r - LOST)[counted].all()), most)
 
 
 def _factors(ridge: RidgeEncoder, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -157,6 +157,7 @@ def load_or_train(
         trainer = Trainer(model, data["train"], data["val"], config)
         folder = Path(run_dir or _usual_folder(trainer, data["train"]))
         history = trainer.fit(folder, on_epoch, progress)
+        del trainer  # with gradients and the optimiser's state
         first = rank() == 0
         if config.shard and first:  # shares cannot predict without the other ranks
             model = load_model(folder / "best.pt")

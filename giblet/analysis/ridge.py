@@ -17,6 +17,7 @@ from giblet.data import MultimodalDataset
 from giblet.data.features import STIMULI
 from giblet.regions import groups_of
 
+BLOCK_VOXELS = 4096  # in float64 at a time
 ALPHAS = np.logspace(-3, 5, 17)
 # Over which voxels the weights of the bands, and shrinkage, are pooled
 POOLINGS = (
@@ -137,7 +138,14 @@ class RidgeEncoder:
 
     def predict(self, target: MultimodalDataset) -> np.ndarray:
         """Predicted response to every TR of a data set: (n_trs, n_voxels) float32."""
-        return self.shares(target).sum(0) + self.mean
+        kernels = [stimulus_kernel(name, target, self.train, self.read) for name in self.bands]
+        total = np.tile(self.mean, (target.n_trs, 1)).astype(np.float32)
+        for start in range(0, len(self.mean), BLOCK_VOXELS):
+            part = slice(start, start + BLOCK_VOXELS)
+            weights = self.shrinkage.band_weights[:, part] / self.scales[:, None]
+            for kernel, weight in zip(kernels, weights, strict=True):
+                total[:, part] += kernel @ (self.dual[:, part] * weight)
+        return total
 
 
 def bands_of(train: MultimodalDataset) -> tuple[str, ...]:
