@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -200,14 +201,20 @@ def seitzman_networks(mask_img, radius_mm: float = 10.0) -> Regions:
     are left out.
     """
     check_mask(mask_img)
-    atlas = datasets.fetch_coords_seitzman_2018()
-    networks = np.asarray(atlas["networks"])
+    centres, networks = _seitzman_regions()
     names = tuple(sorted(set(networks) - {"unassigned"}))
     voxels = voxel_coordinates(mask_img)
-    centres = atlas["rois"][["x", "y", "z"]].to_numpy(dtype=float)
     distance, nearest = cKDTree(centres).query(voxels)
     index = np.array([names.index(n) if n in names else -1 for n in networks])
     return Regions(np.where(distance <= radius_mm, index[nearest], -1), names)
+
+
+@cache
+def _seitzman_regions() -> tuple[np.ndarray, np.ndarray]:
+    """Centres in mm, (300, 3), and networks, (300,)."""
+    atlas = datasets.fetch_coords_seitzman_2018()
+    centres = atlas["rois"][["x", "y", "z"]].to_numpy(dtype=float)
+    return centres, np.asarray(atlas["networks"])
 
 
 def label_regions(

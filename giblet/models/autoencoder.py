@@ -23,8 +23,8 @@ class Merged:
     pooling : (str, str)
         Over which voxels ridge regression pooled band weights and shrinkage, see
         `giblet.analysis.ridge.Shrinkage`.
-    readout_alpha : (n_voxels,)
-        Shrinkage of Layer 5 on Layer 4, relative to the power of the latter.
+    readout_alpha : (n_networks, n_voxels)
+        Shrinkage of each network's Layer 5 on its Layer 4, relative to the power of the latter.
     explained : {name: (n_voxels,)}
         Fields of `giblet.analysis.sources.Explained`, of the same steps on training TRs alone.
     network : MultimodalAutoencoder or None
