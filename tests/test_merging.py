@@ -11,6 +11,7 @@ from giblet.data import MultimodalDataset
 from giblet.merging import merge, readout, ridge_weight, smallest_rank
 from giblet.runs import Run, load_or_train, load_run
 from giblet.training import Trainer, TrainingConfig, load_model
+from giblet.training.checkpoint import merged_file
 
 QUICK = TrainingConfig(epochs=4)
 N_VOXELS = 500
@@ -149,6 +150,17 @@ def test_a_longer_run_is_merged_anew(run, tmp_path):
         run.model.core.encoder.to_voxels.weight,
         atol=1e-5,
     )
+
+
+def test_another_run_in_the_folder_is_merged_anew(run, tmp_path):
+    """As many epochs of another training, after `last.pt` was deleted: not the model of before."""
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    assert merged_file(folder) is not None
+    best = torch.load(folder / "best.pt", weights_only=True)
+    best["training"]["random_state"] += 1
+    torch.save(best, folder / "best.pt")
+    assert merged_file(folder) is None
 
 
 def test_a_merged_model_is_not_trained(run):

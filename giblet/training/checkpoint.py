@@ -176,12 +176,13 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def merged_file(path: str | Path) -> Path | None:
-    """The merged model in the folder of a run, if there is one and it is of the best epoch."""
+    """The merged model in the folder of a run, if there is one and it is of its `best.pt`."""
     folder = find_run(path) if Path(path).is_dir() else None
     if folder is None or not (folder / MERGED).is_file():
         return None
-    both = [load_checkpoint(folder / name, mmap=True) for name in (MERGED, "best.pt")]
-    return folder / MERGED if both[0].get("epoch") == both[1].get("epoch") else None
+    merged, best = (load_checkpoint(folder / name, mmap=True) for name in (MERGED, "best.pt"))
+    same = all(merged.get(name) == best.get(name) for name in ("epoch", "training", "span", "data"))
+    return folder / MERGED if same else None
 
 
 def load_model(path: str | Path, span: str | Path | None = None) -> MultimodalAutoencoder:
