@@ -33,8 +33,16 @@ def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys
     assert "2 of 2 epochs (the most that `epochs` allows); epoch " in printed
     assert "SIMULATED data: held-out r over" in printed
     assert "planted networks: smallest z" in printed
+    beside = printed.partition("held-out r beside ridge regression on the same features\n")[2]
+    assert " ".join(beside.splitlines()[0].split()).endswith("model network ridge weight of ridge")
     assert printed.strip().splitlines()[-1].startswith("SIMULATED data: the model")
-    for name in ("prediction.png", "prediction.csv", "run/best.pt", "run/last.pt", "run/log.jsonl"):
+    for name in (
+        "prediction.png",
+        "prediction.csv",
+        "run/merged.pt",
+        "run/best.pt",
+        "run/log.jsonl",
+    ):
         assert (tmp_path / "out" / name).stat().st_size > 0
     brain = nib.load(simulated / "mask.nii.gz")
     outside = np.asarray(brain.dataobj) == 0

@@ -317,7 +317,7 @@ class Prediction:
         """
         merged = None if self.model is None else self.model.merged
         found = {"model": self.held_out_pred}
-        if merged is not None and merged.network is not None:
+        if merged is not None:
             found["network"] = predict_fmri(merged.network, self.held_out)
         return found | {"ridge": self.ridge.sum(0)}
 

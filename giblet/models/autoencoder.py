@@ -27,7 +27,7 @@ class Merged:
         Shrinkage of each network's Layer 5 on its Layer 4, relative to the power of the latter.
     explained : {name: (n_voxels,)}
         Fields of `giblet.analysis.sources.Explained`, of the same steps on training TRs alone.
-    network : MultimodalAutoencoder or None
+    network : MultimodalAutoencoder
         The networks alone, with the same Layer 5 on them.
     """
 
@@ -35,7 +35,7 @@ class Merged:
     pooling: tuple[str, str]
     readout_alpha: np.ndarray
     explained: dict[str, np.ndarray]
-    network: "MultimodalAutoencoder | None" = None
+    network: "MultimodalAutoencoder"
 
 
 MODALITIES = ("video", "audio", "text", "fmri")

@@ -127,7 +127,7 @@ def _fill_layer_2(
             columns += own.in_features
         norm.weight[rows:] = float(np.sqrt(1 + norm.eps))
         if number:
-            _pass_pairs(layer, rows, columns)
+            _pass_pairs(layer, rows, columns, (layer.out_features - rows) // 2)
         elif components is not None:
             _start_pairs(layer, rows, components)
 
@@ -143,9 +143,8 @@ def _start_pairs(layer: nn.Linear, row: int, components: LowRank) -> None:
     layer.bias[row + 1 : stop : 2] = -bias
 
 
-def _pass_pairs(layer: nn.Linear, row: int, column: int, n_pairs: int | None = None) -> None:
+def _pass_pairs(layer: nn.Linear, row: int, column: int, n_pairs: int) -> None:
     """Pass pairs on as pairs z, -z: to the units from `row` on, from those from `column` on."""
-    n_pairs = (layer.out_features - row) // 2 if n_pairs is None else n_pairs
     sign = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).to(layer.weight)
     pairs = torch.block_diag(*[sign] * n_pairs) if n_pairs else sign[:0, :0]
     layer.weight[row : row + 2 * n_pairs, column : column + 2 * n_pairs] = pairs

@@ -32,7 +32,7 @@ def checkpoints_of(model: MultimodalAutoencoder, best: dict, folder: Path) -> di
     folder : folder of the run
     """
     merged = model.merged
-    assert merged is not None and merged.network is not None
+    assert merged is not None
     known = {name: best[name] for name in ("epoch", "training", "span", "data")}
     found = {}
     for name, one in ((NETWORK, merged.network), (MERGED, model)):
