@@ -1,8 +1,9 @@
 """Which recipe: chosen on the validation TRs of each data set, then tested on another run.
 
-    python benchmarks/choice.py --worlds WORLDS.py --sherlock SHERLOCK_DIR [--seeds 2]
+    python benchmarks/choice.py --worlds WORLDS.py --sherlock SHERLOCK_DIR --films FOLDER
 
-Every recipe of `RECIPES` is trained on one run of each data set of `benchmarks/merging.py`. Its
+Every recipe of `RECIPES` is trained on one run of each data set of `benchmarks/merging.py`, of the
+films on the training TRs of both. Its
 score is the r of the validation TRs inside that run, of the model before these TRs were used to fit
 Layer 5. Only then is the other run predicted. Prints both for each recipe, and the one that would
 be chosen: no test TR has a say in it. About twenty minutes on two cores for each seed.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from merging import sherlock_arrays
+from merging import films, sherlock_arrays
 
 import giblet as gb
 
@@ -42,6 +43,8 @@ def data_sets(given: argparse.Namespace) -> Iterator[tuple[str, gb.MultimodalDat
                 f"Sherlock, tested on run {test_run + 1}",
                 gb.MultimodalDataset.from_arrays(**arrays, test_runs=[test_run], average=True),
             )
+    if given.films:
+        yield from films(given.films)
     if given.worlds:
         spec = importlib.util.spec_from_file_location("worlds", given.worlds)
         module = importlib.util.module_from_spec(spec)
@@ -79,6 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--worlds", type=Path)
     parser.add_argument("--sherlock", type=Path)
+    parser.add_argument("--films", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=100, help="of the worlds")
     given = parser.parse_args()

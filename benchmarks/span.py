@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from giblet.alignment.splits import Splitting
 from giblet.basis import fit_basis
 from giblet.data import CoordinateDataset, MultimodalDataset, fit_span
 from giblet.data.coordinates import BLOCK_COLUMNS
@@ -56,12 +57,17 @@ class Prepared(MultimodalDataset):
 
     def __init__(self, cache: Path, split: str, average: bool):
         self.folder = None
+        self.truth = {}
+        self.region_names = None
+        self.region_labels = None
         self.mask_img = None
         self.cache = cache
         self.tr = 1.5
         self.simulated = True
         names = [f"sub-{n + 1:02d}" for n in range(N_SUBJECTS)]
-        self._select(Features.load(cache), names, "all", split, average, (0, 0))
+        self._splitting = Splitting((0, 0))
+        self._choose(Features.load(cache), names, "all")
+        self._take(split, average)
 
 
 def write_features(folder: Path, n_trs: int = N_TRS, n_subjects: int = N_SUBJECTS) -> None:

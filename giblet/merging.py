@@ -5,25 +5,35 @@ a network does not beat it; where they are not, it does; and as the two err inde
 mean can be better than both. So the model that a run ends with is one of both:
 
 1. Layer 5 of the trained network is solved again, as ridge regression of every voxel on Layer 4.
-2. Banded ridge regression is fitted to the stimuli, and cut to few components.
-3. The two are averaged. The weight is that of the smallest squared error on the validation TRs,
-   which neither has seen: one a region, which leans on all voxels where it has few of its own.
-4. With what is chosen so, both are solved once more, on training and validation TRs.
+2. Banded ridge regression is fitted to the stimuli. Of both few principal components are kept.
+3. The two are averaged. The network has a share as far as the validation TRs, which neither has
+   seen, are evidence for it: one of all voxels, or one of each region, whichever validates best.
+4. With these weights, both are solved once more, on training and validation TRs.
 
 All of it is closed-form, and none of it moves Layers 2 to 4 or 6 to 13 of the network.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from giblet.analysis.averaging import ridge_weight
 from giblet.analysis.baseline import fitting_trs
 from giblet.analysis.correlation import voxelwise_correlation
 from giblet.analysis.kernels import Read, stimulus_blocks, stimulus_kernel, stimulus_mean
-from giblet.analysis.ridge import RidgeEncoder, Shrinkage, bands_of, fold_errors, pooled, solve_dual
+from giblet.analysis.ridge import (
+    MOST,
+    RidgeEncoder,
+    Shrinkage,
+    bands_of,
+    fold_errors,
+    pooled,
+    principal_components,
+    solve_dual,
+)
 from giblet.analysis.sources import Explained, explained_by
 from giblet.data import MultimodalDataset
 from giblet.models import MultimodalAutoencoder
@@ -32,11 +42,37 @@ from giblet.models.merged import LowRank, side_by_side
 from giblet.regions import groups_of
 
 READOUT_ALPHAS = np.logspace(-4, 4, 13)
-RANKS = (4, 8, 16, 32, 64, 128, 256, 512)  # of ridge regression: the smallest that will do is taken
-SMALLEST = 1e-12  # of the largest squared component: what is below is numerical noise
+RANKS = (4, 8, 16, 32, 64, 128)  # the smallest that will do is taken
 LOST = 0.002  # of validation r, that it may cost a region
 FEW_VOXELS = 20  # regions of fewer are judged as one
 PREDICTED = 0.1  # validation r from which a region counts
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a merged model is made of: linear functions of stimuli and of networks' Layer 4.
+
+    Parameters
+    ----------
+    ridge : {'video', 'audio' or 'text': LowRank}
+    pooling : (str, str)
+        Of the shrinkage of ridge regression, see `Shrinkage`.
+    readouts : list of LowRank
+        Layer 5 of each network, divided by their number.
+    mean : (n_voxels,)
+        Mean response of the TRs that they are fitted on.
+    """
+
+    ridge: dict[str, LowRank]
+    pooling: tuple[str, str]
+    readouts: list[LowRank]
+    mean: np.ndarray
+
+    def cut(self, n_ridge: int, n_readout: int) -> "Parts":
+        """The first components of each part."""
+        ridge = {name: part.cut(n_ridge) for name, part in self.ridge.items()}
+        readouts = [part.cut(n_readout) for part in self.readouts]
+        return Parts(ridge, self.pooling, readouts, self.mean)
 
 
 def merge(
@@ -68,49 +104,105 @@ def merge(
             "the data set has no validation TRs to choose weights on, expected some: give "
             "`fractions` with a share for validation."
         )
-    fmri = whole.fmri()
+    read = _reader(networks[0], whole)
+    layers = [layer_4(network, whole) for network in networks]
     groups = groups_of(whole)
-    features = [layer_4(network, whole) for network in networks]
-    alphas = [readout_alphas(layer, fmri, labels, groups) for layer in features]
-
-    def readouts(rows: np.ndarray) -> list[LowRank]:
-        solved = zip(features, alphas, strict=True)
-        return [readout(layer, fmri, rows, alpha) * (1 / len(networks)) for layer, alpha in solved]
-
-    ridge = RidgeEncoder.fit(
-        fitting_trs(whole, "val"), read=_reader(networks[0], whole), progress=progress
-    )
-    first = zip(readouts(labels == "train"), features, strict=True)
-    network_pred = ridge.mean + sum(solved(layer) for solved, layer in first)
-    weight, explained = _validated(ridge.predict(whole), network_pred, whole, groups)
-    parts = (weight, ridge.shrinkage.pooling, np.stack(alphas), asdict(explained))
-    components, mean = _refitted(ridge, whole)
-    final = readouts(np.isin(labels, ("train", "val")))
-    alone = side_by_side(networks, final, {}, mean)
-    weighted = {name: one * weight for name, one in components.items()}
-    model = side_by_side(networks, [one * (1 - weight) for one in final], weighted, mean)
-    model.merged = Merged(*parts, alone)
+    alphas = [readout_alphas(layer, whole.fmri(), labels, groups) for layer in layers]
+    parts = fitted_parts(fitting_trs(whole, "val"), whole, read, layers, alphas, progress=progress)
+    stimuli = [read(name, whole.tr_index).numpy() for name in parts.ridge]
+    ranks = _ranks(parts, stimuli, layers, whole)
+    parts = parts.cut(*ranks)
+    weight, explained = _validated(parts, stimuli, layers, whole)
+    del parts, stimuli
+    final = fitted_parts(fitting_trs(whole), whole, read, layers, alphas, ranks, progress)
+    alone = side_by_side(networks, final.readouts, {}, final.mean)
+    ridge = {name: part * weight for name, part in final.ridge.items()}
+    readouts = [part * (1 - weight) for part in final.readouts]
+    model = side_by_side(networks, readouts, ridge, final.mean)
+    known = (final.pooling, np.stack(alphas), asdict(explained))
+    model.merged = Merged(weight, *known, alone)
     return model
 
 
+def fitted_parts(
+    fitted: MultimodalDataset,
+    whole: MultimodalDataset,
+    read: Read,
+    layers: Sequence[np.ndarray],
+    alphas: Sequence[np.ndarray],
+    ranks: tuple[int, int] = (MOST, MOST),
+    progress: bool = False,
+) -> Parts:
+    """Ridge regression on stimuli and on each Layer 4, fitted on some of the TRs of `whole`.
+
+    Parameters
+    ----------
+    layers : sequence of (n_trs, n_features)
+        Layer 4 of each network, of every TR of `whole`.
+    alphas : sequence of (n_voxels,)
+        Shrinkage of each `readout`.
+    ranks : (int, int)
+        Components to take of ridge regression from each stimulus, and of each readout, at most.
+    """
+    n_ridge, n_readout = ranks
+    ridge = RidgeEncoder.fit(fitted, read=read, progress=progress)
+    components = {
+        name: components_of(ridge, name, weight / scale, n_ridge)
+        for name, weight, scale in zip(
+            ridge.bands, ridge.shrinkage.band_weights, ridge.scales, strict=True
+        )
+    }
+    pooling, mean = ridge.shrinkage.pooling, ridge.mean
+    del ridge  # its dual weights are as large as the brains
+    fmri = fitted.fmri()
+    fmri -= mean
+    rows = np.isin(whole.tr_index, fitted.tr_index)
+    share = 1 / len(layers)
+    readouts = [
+        readout(layer[rows], fmri, alpha, n_readout) * share
+        for layer, alpha in zip(layers, alphas, strict=True)
+    ]
+    return Parts(components, pooling, readouts, mean)
+
+
+def _ranks(
+    parts: Parts,
+    stimuli: Sequence[np.ndarray],
+    layers: Sequence[np.ndarray],
+    whole: MultimodalDataset,
+) -> tuple[int, int]:
+    """Components to keep of ridge regression and of the readouts, by the validation TRs."""
+    val = whole.select("val")
+    rows = np.isin(whole.tr_index, val.tr_index)
+    ridge = [
+        part.components(x[rows]) for part, x in zip(parts.ridge.values(), stimuli, strict=True)
+    ]
+    network = [part.components(x[rows]) for part, x in zip(parts.readouts, layers, strict=True)]
+    return (
+        smallest_rank(ridge, [part.rows for part in parts.ridge.values()], val),
+        smallest_rank(network, [part.rows for part in parts.readouts], val),
+    )
+
+
 def _validated(
-    ridge_pred: np.ndarray, network_pred: np.ndarray, whole: MultimodalDataset, groups: np.ndarray
+    parts: Parts,
+    stimuli: Sequence[np.ndarray],
+    layers: Sequence[np.ndarray],
+    whole: MultimodalDataset,
 ) -> tuple[np.ndarray, Explained]:
     """Weight of ridge regression, and what the weighted mean explains of the validation TRs."""
-    val = whole.split_labels[whole.tr_index] == "val"
-    fmri = whole.fmri()
-    weight = ridge_weight(ridge_pred[val], network_pred[val], fmri[val], groups)
-    weighted = network_pred + weight * (ridge_pred - network_pred)
-    return weight, explained_by(weighted.astype(np.float32), whole)
-
-
-def _refitted(
-    ridge: RidgeEncoder, whole: MultimodalDataset
-) -> tuple[dict[str, LowRank], np.ndarray]:
-    """Components of ridge regression on training and validation TRs, and their mean response."""
-    n_components = smallest_rank(ridge, whole.select("val"))
-    again = RidgeEncoder.fit(fitting_trs(whole), ridge.shrinkage, read=ridge.read)
-    return {name: components_of(again, name, n_components) for name in again.bands}, again.mean
+    ridge = sum(part(x) for part, x in zip(parts.ridge.values(), stimuli, strict=True))
+    network = sum(part(x) for part, x in zip(parts.readouts, layers, strict=True))
+    val = whole.select("val")
+    rows = np.isin(whole.tr_index, val.tr_index)
+    given = (ridge[rows], network[rows], val.fmri() - parts.mean)
+    weight = ridge_weight(*given, groups_of(whole), val.run).astype(np.float32)
+    ridge -= network  # in place: each is as large as the brains
+    ridge *= weight
+    ridge += network
+    del network
+    ridge += parts.mean
+    return weight, explained_by(ridge, whole)
 
 
 @torch.no_grad()
@@ -128,26 +220,27 @@ def layer_4(
     return torch.cat(found).numpy()
 
 
-def readout(
-    features: np.ndarray, fmri: np.ndarray, rows: np.ndarray, alphas: np.ndarray
-) -> LowRank:
-    """Ridge regression of every voxel on Layer 4, beyond the mean response.
+def readout(features: np.ndarray, fmri: np.ndarray, alphas: np.ndarray, n: int = MOST) -> LowRank:
+    """Ridge regression of every voxel on Layer 4.
 
     Parameters
     ----------
     features : (n_trs, n_features), fmri : (n_trs, n_voxels)
-    rows : (n_trs,) bool
-        TRs to fit on.
+        Of the TRs to fit on; responses less their mean.
     alphas : (n_voxels,)
         Shrinkage, relative to the mean power of the features.
+    n : int
+        Components, at most.
     """
-    mean = features[rows].mean(0)
-    centred = features[rows] - mean
+    mean = features.mean(0)
+    centred = features - mean
     power = _power(centred)
-    target = fmri[rows] - fmri[rows].mean(0)
-    shrinkage = Shrinkage(np.ones((1, len(alphas))), alphas, ("all", "region"))
-    dual = solve_dual((centred @ centred.T / power)[None], target, shrinkage)
-    return LowRank(mean, centred.T / power, dual)
+    kernel = centred @ centred.T / power
+    one = np.ones((1, len(alphas)))
+    shrinkage = Shrinkage(one, alphas, ("all", "region"))
+    dual = solve_dual(kernel[None], fmri, shrinkage)
+    components, rows = principal_components(kernel, dual, one[0], n)
+    return LowRank(mean, centred.T @ components / power, rows)
 
 
 def readout_alphas(
@@ -162,24 +255,6 @@ def readout_alphas(
     one = np.ones((1, 1))
     errors = fold_errors(kernel[None], fmri[given], [fold], one, READOUT_ALPHAS)[0, 0]
     return READOUT_ALPHAS[_by_region(errors, groups).argmin(0)]
-
-
-def ridge_weight(
-    ridge: np.ndarray, network: np.ndarray, fmri: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
-    """Weight from 0 to 1 of ridge regression in the mean of smallest squared error: (n_voxels,).
-
-    Parameters
-    ----------
-    ridge, network, fmri : (n_trs, n_voxels)
-        Two predictions of held-out TRs, and the responses.
-    groups : (n_voxels,) int
-        Region of each voxel.
-    """
-    apart = ridge - network
-    along = _by_region((apart * (fmri - network)).sum(0, dtype=np.float64), groups)
-    power = _by_region(np.square(apart).sum(0, dtype=np.float64), groups)
-    return np.clip(along / np.where(power > 0, power, 1), 0, 1)
 
 
 def _by_region(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -207,62 +282,53 @@ def _reader(network: MultimodalAutoencoder, whole: MultimodalDataset) -> Read:
     return lambda name, rows: stored[name][place[rows]]
 
 
-def smallest_rank(ridge: RidgeEncoder, val: MultimodalDataset) -> int:
-    """Components of each stimulus that cost no region more than LOST of its validation r.
+def smallest_rank(
+    components: Sequence[np.ndarray], rows: Sequence[np.ndarray], val: MultimodalDataset
+) -> int:
+    """Components of each part that cost no region more than LOST of its validation r.
 
-    Regions in which ridge regression predicts nothing do not count, and those of few voxels count
-    as one.
+    Regions in which nothing is predicted do not count, and those of few voxels count as one.
 
     Parameters
     ----------
+    components : sequence of (n_trs, n), rows : sequence of (n, n_voxels)
+        Of each part, the largest first.
     val : MultimodalDataset with `average=True`
-        TRs that ridge regression has not seen.
+        TRs that they have not seen.
     """
     fmri = val.fmri()
-    kernels = [stimulus_kernel(name, val, ridge.train, ridge.read) for name in ridge.bands]
-    factors = [_factors(ridge, name) for name in ridge.bands]
     groups = groups_of(val)
     sizes = np.bincount(groups)
     groups = np.where(sizes[groups] < FEW_VOXELS, len(sizes), groups)
     regions = np.unique(groups)
 
     def score(rank: int) -> np.ndarray:
-        pairs = zip(kernels, factors, strict=True)
-        fmri_pred = sum((kernel @ dual[:, :rank]) @ rows[:rank] for kernel, (dual, rows) in pairs)
+        pairs = zip(components, rows, strict=True)
+        fmri_pred = sum(given[:, :rank].astype(row.dtype) @ row[:rank] for given, row in pairs)
         r = np.nan_to_num(voxelwise_correlation(fmri_pred, fmri, val.run))
         return np.array([r[groups == region].mean() for region in regions])
 
-    most = max(len(rows) for _, rows in factors)
+    most = max(len(row) for row in rows)
     r = score(most)
     counted = r > PREDICTED if (r > PREDICTED).any() else np.ones(len(r), bool)
     ranks = (rank for rank in RANKS if rank < most)
     return next((n for n in ranks if (score(n) >= r - LOST)[counted].all()), most)
 
 
-def _factors(ridge: RidgeEncoder, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Singular components of what a stimulus adds on the TRs of the fit, the largest first.
+def components_of(ridge: RidgeEncoder, name: str, weight: np.ndarray, n: int = MOST) -> LowRank:
+    """The largest components of what a stimulus adds.
 
-    Returns
-    -------
-    dual : (n_train, n)
-        A kernel with the TRs of the fit times it is the components, of variance 1 over these TRs.
-    rows : (n, n_voxels)
-        What each adds to the voxels.
+    Parameters
+    ----------
+    weight : (n_voxels,)
+        Of this band in `ridge`, as `RidgeEncoder.band_duals` has it.
+    n : int
+        Components, at most.
     """
-    dual = dict(zip(ridge.bands, ridge.band_duals(), strict=True))[name]
     kernel = stimulus_kernel(name, ridge.train, ridge.train, ridge.read)
-    shares = kernel @ dual
-    power, directions = np.linalg.eigh(shares @ shares.T)
-    kept = np.flatnonzero(power > power[-1] * SMALLEST)[::-1]
-    rows = directions[:, kept].T @ shares / np.sqrt(len(kernel))
-    return dual @ (rows.T / np.square(rows).sum(1)), rows
-
-
-def components_of(ridge: RidgeEncoder, name: str, n: int) -> LowRank:
-    """The largest `n` components of what a stimulus adds, or fewer."""
-    dual, rows = _factors(ridge, name)
+    dual, rows = principal_components(kernel, ridge.dual, weight, n)
     mean = stimulus_mean(name, ridge.train, ridge.read)
     encode = np.zeros(())
     for block, x in stimulus_blocks(name, ridge.train, read=ridge.read):
-        encode = encode + x.sub_(mean).double().numpy().T @ dual[block, :n]
-    return LowRank(mean.double().numpy(), encode, rows[:n])
+        encode = encode + x.sub_(mean).double().numpy().T @ dual[block]
+    return LowRank(mean.double().numpy(), encode, rows)

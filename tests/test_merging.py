@@ -8,7 +8,7 @@ from giblet.analysis.prediction import Prediction, predict_fmri
 from giblet.analysis.ridge import RidgeEncoder
 from giblet.analysis.sources import explained
 from giblet.data import MultimodalDataset
-from giblet.merging import merge, readout, ridge_weight, smallest_rank
+from giblet.merging import components_of, merge, readout, smallest_rank
 from giblet.runs import Run, load_or_train, load_run
 from giblet.training import Trainer, TrainingConfig, load_model
 from giblet.training.checkpoint import merged_file
@@ -62,7 +62,7 @@ def test_the_average_is_of_ridge_and_network_as_they_are_alone(run):
     merged = run.model.merged
     whole = run.data["all"]
     train = merged_trs(whole)
-    ridge = RidgeEncoder.fit(train, RidgeEncoder.fit(run.data["train"]).shrinkage)
+    ridge = RidgeEncoder.fit(train)
     weight = merged.ridge_weight
     alone = predict_fmri(merged.network, whole)
     want = weight * ridge.predict(whole) + (1 - weight) * alone
@@ -181,51 +181,33 @@ def test_without_validation_trs(tmp_path, capsys):
     )
 
 
-def test_weight_of_smallest_error(rng):
-    """Against a search over weights, for a region of many voxels; between 0 and 1."""
-    fmri = rng.standard_normal((200, 50))
-    ridge = fmri + 2 * rng.standard_normal(fmri.shape)
-    network = fmri + rng.standard_normal(fmri.shape)
-    got = ridge_weight(ridge, network, fmri, np.zeros(50, int))
-    tried = np.linspace(0, 1, 101)
-    errors = [np.square(w * ridge + (1 - w) * network - fmri).sum() for w in tried]
-    assert np.allclose(got, tried[np.argmin(errors)], atol=0.01)
-    assert np.array_equal(ridge_weight(fmri, network, fmri, np.arange(50)), np.ones(50))
-    assert np.array_equal(ridge_weight(ridge, fmri, fmri, np.arange(50)), np.zeros(50))
-
-
-def test_few_voxels_lean_on_all(rng):
-    """A region of one voxel gets a weight between its own and that of all voxels."""
-    fmri = rng.standard_normal((200, 50))
-    ridge = fmri + np.where(np.arange(50) == 0, 0.3, 1) * rng.standard_normal(fmri.shape)
-    network = fmri + np.where(np.arange(50) == 0, 1, 0.3) * rng.standard_normal(fmri.shape)
-    groups = (np.arange(50) > 0).astype(int)
-    weight = ridge_weight(ridge, network, fmri, groups)
-    own = ridge_weight(ridge[:, :1], network[:, :1], fmri[:, :1], np.zeros(1, int))
-    assert own[0] > weight[0] + 0.1
-    assert weight[0] > weight[1] + 0.1
-
-
 def test_readout_against_scikit_learn(rng):
     from sklearn.linear_model import Ridge
 
     features = rng.standard_normal((80, 30)) + 5
     fmri = rng.standard_normal((80, 3))
     rows = np.arange(80) < 60
-    solved = readout(features, fmri, rows, np.array([0.1, 1.0, 10.0]))
+    beyond = fmri[rows] - fmri[rows].mean(0)
+    solved = readout(features[rows], beyond, np.array([0.1, 1.0, 10.0]))
     centred = features[rows] - features[rows].mean(0)
     power = np.square(centred).sum(1).mean()
     for voxel, alpha in enumerate((0.1, 1.0, 10.0)):
         oracle = Ridge(alpha=alpha * power).fit(features[rows], fmri[rows, voxel])
         got = solved(features)[:, voxel] + fmri[rows, voxel].mean()
-        assert np.allclose(got, oracle.predict(features), atol=1e-9)
+        assert np.allclose(got, oracle.predict(features), atol=1e-6)
 
 
 def test_rank_of_ridge_regression(rng):
     """Four latents need four components, however many features and voxels there are."""
     data = world("linear")
     ridge = RidgeEncoder.fit(data)
-    assert smallest_rank(ridge, data.select("val")) == 4
+    part = components_of(ridge, "text", ridge.shrinkage.band_weights[0] / ridge.scales[0])
+    val = data.select("val")
+    components = part.components(val.stimulus("text", val.tr_index).numpy())
+    assert smallest_rank([components], [part.rows], val) == 4
+    fmri_pred = components @ part.rows + ridge.mean
+    assert np.abs(fmri_pred - ridge.predict(val)).max() < 1e-4 * np.abs(fmri_pred).max()
+    assert len(components_of(ridge, "text", np.ones(60), 3).rows) == 3
 
 
 def test_a_viewer_who_was_left_out_and_one_alone(tmp_path):

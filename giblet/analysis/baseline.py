@@ -15,10 +15,8 @@ from giblet.data import MultimodalDataset
 def ridge_predictions(
     train: MultimodalDataset,
     target: MultimodalDataset,
-    n_draws: int = 16,
     alphas: np.ndarray = ALPHAS,
     n_folds: int = 5,
-    random_state: int = 0,
 ) -> np.ndarray:
     """Fit ridge regression on some TRs, predict others: the share of each modality.
 
@@ -29,12 +27,8 @@ def ridge_predictions(
     ----------
     train, target : MultimodalDataset with `average=True`
         `fitting_trs` gives the TRs that a prediction of the test TRs may be fitted on.
-    n_draws : int
-        Weights of the modalities that are tried, besides equal ones and each alone.
     alphas : array
         Shrinkages tried, relative to the mean power of the features.
-    random_state : int
-        Of the draws.
 
     Returns
     -------
@@ -42,7 +36,7 @@ def ridge_predictions(
         In the order of `bands_of`; their sum over modalities is the prediction, the mean of the
         training responses aside.
     """
-    encoder = RidgeEncoder.fit(train, None, n_draws, alphas, n_folds, random_state)
+    encoder = RidgeEncoder.fit(train, None, alphas, n_folds)
     return encoder.shares(target)
 
 

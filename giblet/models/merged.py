@@ -35,11 +35,20 @@ class LowRank:
     rows: np.ndarray
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """(n_trs, n_features) -> (n_trs, n_voxels)."""
-        return ((x - self.mean) @ self.encode) @ self.rows
+        """(n_trs, n_features) -> (n_trs, n_voxels), in the precision of `rows`."""
+        return self.components(x).astype(self.rows.dtype) @ self.rows
+
+    def components(self, x: np.ndarray) -> np.ndarray:
+        """(n_trs, n_features) -> (n_trs, n) float64."""
+        return (x - self.mean) @ self.encode
+
+    def cut(self, n: int) -> "LowRank":
+        """The first `n` components, or all where they are fewer; a copy."""
+        return replace(self, encode=self.encode[:, :n].copy(), rows=self.rows[:n].copy())
 
     def __mul__(self, weight: np.ndarray | float) -> "LowRank":
         """Times a weight of each voxel, (n_voxels,), or of all."""
+        weight = np.asarray(weight, self.rows.dtype)
         return replace(self, rows=self.rows * weight)
 
 

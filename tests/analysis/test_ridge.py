@@ -7,9 +7,11 @@ from giblet.analysis.ridge import (
     ALPHAS,
     RidgeEncoder,
     Shrinkage,
+    _band_weights,
     choose_shrinkage,
     fold_errors,
     pooled,
+    principal_components,
     solve_dual,
 )
 from giblet.data import MultimodalDataset
@@ -121,6 +123,32 @@ def test_choices_are_judged_on_folds_they_did_not_see(kernels):
     assert own < shared
     found = choose_shrinkage(kernels, noise, FOLDS, weights, ALPHAS, REGIONS)
     assert found.pooling != ("voxel", "voxel")
+
+
+def test_lattice_of_band_weights():
+    """Equal weights, each band alone, and every mixture in quarters."""
+    assert _band_weights(1).tolist() == [[1]]
+    assert _band_weights(2)[:, 0].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    three = _band_weights(3)
+    assert len(three) == 16
+    assert np.allclose(three.sum(1), 1)
+    assert {(1, 0, 0), (0.5, 0, 0.5), (0.25, 0.5, 0.25), (1 / 3, 1 / 3, 1 / 3)} <= set(
+        map(tuple, three)
+    )
+
+
+def test_principal_components(kernels, fmri):
+    """Against an SVD of what a band adds; a kernel with other TRs predicts as the dual does."""
+    dual = solve_dual(kernels[:1], fmri, Shrinkage(np.ones((1, 12)), np.ones(12), ("all", "all")))
+    weight = np.linspace(0.5, 2, 12)
+    want = kernels[0] @ (dual * weight)
+    components, rows = principal_components(kernels[0], dual, weight)
+    assert np.allclose(kernels[0] @ components @ rows, want, atol=1e-5 * np.abs(want).max())
+    power = np.linalg.svd(want, compute_uv=False)
+    assert np.allclose(np.linalg.norm(rows, axis=1), power / np.sqrt(N_TRS), rtol=1e-5)
+    few, few_rows = principal_components(kernels[0], dual, weight, 3)
+    left = np.linalg.norm(want - kernels[0] @ few @ few_rows)
+    assert np.isclose(left, np.linalg.norm(power[3:]), rtol=1e-5)
 
 
 def test_pooled_sums():
