@@ -86,7 +86,8 @@ def compare_films(folder: Path) -> None:
         table, run = compare(data, 0)
         print(f"\n{name}\n{table.round(3).to_string()}")
         prediction = gb.Prediction(run.model, run.data["test"])
-        silent = run.data["all"].truth["voxels"]["silent"]
+        named = np.array([*prediction.regions.names, ""])[prediction.regions.labels]
+        silent = (named != "") & ~np.isin(named, list(data.planted))
         print(f"silent voxels with p < .05: {np.mean(prediction.null()[silent] < 0.05):.3f}")
 
 

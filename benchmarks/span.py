@@ -6,7 +6,8 @@ Writes features of noise for 17 subjects and 920 TRs to FOLDER once (6 GB), then
 in a process of its own: seconds per update of 32 TRs and per pass over all training data, and the
 peak of resident memory. A direct pass takes every subject's response as an item, 391 updates; a
 span pass sees the same data in 23, because subjects collapse into their mean, so a pass compares
-equal data and not equal numbers of updates. `--passes` trains that many passes with validation.
+equal data and not equal numbers of updates. `--passes` trains that many passes with validation,
+and merges the network with ridge regression.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from giblet.data import CoordinateDataset, MultimodalDataset, fit_span
 from giblet.data.coordinates import BLOCK_COLUMNS
 from giblet.data.features import Features
 from giblet.data.fmri import npy_writer
+from giblet.merging import merge
 from giblet.models import MultimodalAutoencoder, SpanAutoencoder
 from giblet.training import Trainer, TrainingConfig
 from giblet.training.step import clip_gradients
@@ -190,9 +192,10 @@ def run_basis(folder: Path, n_trs: int, n_values: int) -> dict:
 
 
 def run_passes(folder: Path, passes: int) -> dict:
-    """The trainer itself, with validation and checkpoints, in float32, at measured_weight 0.
+    """What `load_or_train` does: the trainer itself, then the merged model.
 
-    Checkpoints are written every five passes.
+    Training is in float32, at measured_weight 0, with validation, and checkpoints every five
+    passes.
     """
     model = span_model(folder)
     config = TrainingConfig(epochs=passes, patience=passes, precision="float32", learning_rate=1e-4)
@@ -201,10 +204,16 @@ def run_passes(folder: Path, passes: int) -> dict:
     with tempfile.TemporaryDirectory(dir=folder) as run:
         trainer = Trainer(model, data["train"], data["val"], config)
         trainer.fit(run, lambda history: times.append(time.perf_counter()), progress=False)
+        losses = trainer.history[-1]
+        del trainer  # with gradients and the optimiser's state
+        start = time.perf_counter()
+        merge([model], data["val"])
+        merging = time.perf_counter() - start
     return {
         "median": float(np.median(np.diff(times))),
-        "total": times[-1] - times[0],
-        "losses": trainer.history[-1],
+        "training": times[-1] - times[0],
+        "merging": merging,
+        "losses": losses,
     }
 
 
@@ -347,7 +356,8 @@ def main() -> None:
         passes = run(folder, kind="passes", passes=arguments.passes)
         print(
             f"{arguments.passes} passes with validation and checkpoints: "
-            f"{passes['total'] / 60:.1f} min, median {passes['median']:.1f} s a pass, "
+            f"{passes['training'] / 60:.1f} min, median {passes['median']:.1f} s a pass; merged "
+            f"with ridge regression in {passes['merging'] / 60:.1f} min; "
             f"{passes['gigabytes']:.2f} GB; last losses {passes['losses']}"
         )
 

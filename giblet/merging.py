@@ -7,7 +7,7 @@ mean can be better than both. So the model that a run ends with is one of both:
 1. Layer 5 of the trained network is solved again, as ridge regression of every voxel on Layer 4.
 2. Banded ridge regression is fitted to the stimuli. Of both few principal components are kept.
 3. The two are averaged. The network has a share as far as the validation TRs, which neither has
-   seen, are evidence for it: one of all voxels, or one of each region, whichever validates best.
+   seen, are evidence for it: one of each region, or a common one where that validates better.
 4. With these weights, both are solved once more, on training and validation TRs.
 
 All of it is closed-form, and none of it moves Layers 2 to 4 or 6 to 13 of the network.
@@ -32,6 +32,7 @@ from giblet.analysis.ridge import (
     fold_errors,
     pooled,
     principal_components,
+    shrinkage_of,
     solve_dual,
 )
 from giblet.analysis.sources import Explained, explained_by
@@ -108,13 +109,13 @@ def merge(
     layers = [layer_4(network, whole) for network in networks]
     groups = groups_of(whole)
     alphas = [readout_alphas(layer, whole.fmri(), labels, groups) for layer in layers]
-    parts = fitted_parts(fitting_trs(whole, "val"), whole, read, layers, alphas, progress=progress)
-    stimuli = [read(name, whole.tr_index).numpy() for name in parts.ridge]
-    ranks = _ranks(parts, stimuli, layers, whole)
-    parts = parts.cut(*ranks)
-    weight, explained = _validated(parts, stimuli, layers, whole)
-    del parts, stimuli
-    final = fitted_parts(fitting_trs(whole), whole, read, layers, alphas, ranks, progress)
+    train = fitting_trs(whole, "val")
+    tried = fitted_parts(train, whole, read, layers, alphas, progress=progress)
+    ranks, weight, explained = _validated(tried, read, layers, whole)
+    del tried  # as large as the brains
+    fitted = fitting_trs(whole)
+    shrinkage = shrinkage_of(fitted, progress)  # of the stimuli themselves: see `_reader`
+    final = fitted_parts(fitted, whole, read, layers, alphas, shrinkage, ranks)
     alone = side_by_side(networks, final.readouts, {}, final.mean)
     ridge = {name: part * weight for name, part in final.ridge.items()}
     readouts = [part * (1 - weight) for part in final.readouts]
@@ -130,6 +131,7 @@ def fitted_parts(
     read: Read,
     layers: Sequence[np.ndarray],
     alphas: Sequence[np.ndarray],
+    shrinkage: Shrinkage | None = None,
     ranks: tuple[int, int] = (MOST, MOST),
     progress: bool = False,
 ) -> Parts:
@@ -141,11 +143,13 @@ def fitted_parts(
         Layer 4 of each network, of every TR of `whole`.
     alphas : sequence of (n_voxels,)
         Shrinkage of each `readout`.
+    shrinkage : Shrinkage, optional
+        Of ridge regression on the stimuli; by default it is chosen here.
     ranks : (int, int)
         Components to take of ridge regression from each stimulus, and of each readout, at most.
     """
     n_ridge, n_readout = ranks
-    ridge = RidgeEncoder.fit(fitted, read=read, progress=progress)
+    ridge = RidgeEncoder.fit(fitted, shrinkage, read=read, progress=progress)
     components = {
         name: components_of(ridge, name, weight / scale, n_ridge)
         for name, weight, scale in zip(
@@ -185,14 +189,14 @@ def _ranks(
 
 
 def _validated(
-    parts: Parts,
-    stimuli: Sequence[np.ndarray],
-    layers: Sequence[np.ndarray],
-    whole: MultimodalDataset,
-) -> tuple[np.ndarray, Explained]:
-    """Weight of ridge regression, and what the weighted mean explains of the validation TRs."""
-    ridge = sum(part(x) for part, x in zip(parts.ridge.values(), stimuli, strict=True))
-    network = sum(part(x) for part, x in zip(parts.readouts, layers, strict=True))
+    parts: Parts, read: Read, layers: Sequence[np.ndarray], whole: MultimodalDataset
+) -> tuple[tuple[int, int], np.ndarray, Explained]:
+    """Ranks of the parts, weight of ridge regression, and what their weighted mean explains."""
+    stimuli = [read(name, whole.tr_index).numpy() for name in parts.ridge]
+    ranks = _ranks(parts, stimuli, layers, whole)
+    parts = parts.cut(*ranks)
+    ridge = _sum(list(parts.ridge.values()), stimuli)
+    network = _sum(parts.readouts, layers)
     val = whole.select("val")
     rows = np.isin(whole.tr_index, val.tr_index)
     given = (ridge[rows], network[rows], val.fmri() - parts.mean)
@@ -202,7 +206,14 @@ def _validated(
     ridge += network
     del network
     ridge += parts.mean
-    return weight, explained_by(ridge, whole)
+    return ranks, weight, explained_by(ridge, whole)
+
+
+def _sum(parts: Sequence[LowRank], inputs: Sequence[np.ndarray]) -> np.ndarray:
+    total = parts[0](inputs[0])
+    for part, x in zip(parts[1:], inputs[1:], strict=True):
+        total += part(x)
+    return total
 
 
 @torch.no_grad()
@@ -269,7 +280,11 @@ def _power(centred: np.ndarray) -> float:
 
 @torch.no_grad()
 def _reader(network: MultimodalAutoencoder, whole: MultimodalDataset) -> Read:
-    """What the network's `core` reads of a stimulus, of the TRs of `whole`; read once."""
+    """What the network's `core` reads of a stimulus, of the TRs of `whole`; read once.
+
+    Of pictures it reads what training TRs have shown. Something of the validation TRs is missing
+    there, and a shrinkage that was chosen on it would be too small or too large.
+    """
     device = next(network.parameters()).device
     place = np.zeros(len(whole.split_labels), int)
     place[whole.tr_index] = np.arange(whole.n_trs)
@@ -285,7 +300,9 @@ def _reader(network: MultimodalAutoencoder, whole: MultimodalDataset) -> Read:
 def smallest_rank(
     components: Sequence[np.ndarray], rows: Sequence[np.ndarray], val: MultimodalDataset
 ) -> int:
-    """Components of each part that cost no region more than LOST of its validation r.
+    """Twice the components of each part that cost no region more than LOST of its validation r.
+
+    Twice, as the loss is uncertain by more than LOST, and components are cheap.
 
     Regions in which nothing is predicted do not count, and those of few voxels count as one.
 
@@ -312,7 +329,8 @@ def smallest_rank(
     r = score(most)
     counted = r > PREDICTED if (r > PREDICTED).any() else np.ones(len(r), bool)
     ranks = (rank for rank in RANKS if rank < most)
-    return next((n for n in ranks if (score(n) >= r - LOST)[counted].all()), most)
+    found = next((n for n in ranks if (score(n) >= r - LOST)[counted].all()), most)
+    return min(2 * found, most)
 
 
 def components_of(ridge: RidgeEncoder, name: str, weight: np.ndarray, n: int = MOST) -> LowRank:

@@ -24,7 +24,7 @@ LAYER_3 = {"video": 1024, "audio": 256, "text": 256}  # features of each modalit
 WEIGHTS = {"measured_weight": 1.0, "fmri_weight": 10.0}
 FILM_WEIGHT = 15.0  # pixels in 0..1 vary by about a fifteenth of features in SDs
 # A decoder that starts as ridge decoding is moved gently, and dropout would undo it.
-GENTLY = {"decoder_dropout": 0.0, "decoder_rate": 0.05}
+GENTLY = {"decoder_dropout": 0.0, "decoder_rate": 0.02}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 from giblet.analysis.bootstrap import default_block_trs
 
 PRICE = 2  # of a share of the network, in variances
+CERTAIN = 2  # standard errors
 
 
 def ridge_weight(
@@ -14,9 +15,9 @@ def ridge_weight(
 ) -> np.ndarray:
     """Weight from 0 to 1 of ridge regression in a mean of the two predictions: (n_voxels,).
 
-    The network has a share as far as held-out TRs are evidence for it, see `network_share`: one of
-    all voxels, or one of each region. Of the two, it is what errs less on blocks of film that the
-    shares were not taken from.
+    The network has a share as far as held-out TRs are evidence for it, see `network_share`. Each
+    region has its own, unless a common one errs less, by more than two standard errors, on blocks
+    of film that the shares were not taken from.
 
     Parameters
     ----------
@@ -33,20 +34,19 @@ def ridge_weight(
     along = _sums([products[rows] for rows in blocks], groups)
     power = _sums([np.square(apart[rows]) for rows in blocks], groups)
     regions = np.arange(along.shape[1])
-    poolings = [np.zeros_like(regions), regions]
 
     def shares(rows: np.ndarray, pooling: np.ndarray) -> np.ndarray:
         onto = np.eye(pooling.max() + 1)[pooling]
         return network_share(along[rows] @ onto, power[rows] @ onto)[pooling]
 
-    def missed(pooling: np.ndarray) -> float:
-        errors = 0.0
-        for left_out in range(n_blocks):
-            share = shares(np.arange(n_blocks) != left_out, pooling)
-            errors += float((share**2 * power[left_out] - 2 * share * along[left_out]).sum())
-        return errors
+    def missed(pooling: np.ndarray) -> np.ndarray:
+        left_out = [shares(np.arange(n_blocks) != block, pooling) for block in range(n_blocks)]
+        share = np.stack(left_out)
+        return (share**2 * power - 2 * share * along).sum(1)
 
-    best = min(poolings, key=missed)
+    gain = missed(regions) - missed(np.zeros_like(regions))  # of a common share, in each block
+    is_common = gain.mean() >= CERTAIN * gain.std(ddof=1) / np.sqrt(n_blocks)
+    best = np.zeros_like(regions) if is_common else regions
     return 1 - shares(np.ones(n_blocks, bool), best)[groups]
 
 

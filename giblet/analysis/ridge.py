@@ -105,20 +105,14 @@ class RidgeEncoder:
         ValueError
             If the TRs are too few for folds, see `contiguous_folds`, or no stimulus is an amount.
         """
-        bands = bands_of(train)
-        kernels = np.stack([stimulus_kernel(name, train, train, read) for name in bands])
-        scales = np.trace(kernels, axis1=1, axis2=2) / train.n_trs
-        kernels /= scales[:, None, None]
-        fmri = train.fmri()
+        kernels, scales = _band_kernels(train, read)
         if shrinkage is None:
-            weights = _band_weights(len(bands))
-            folds = contiguous_folds(train, n_folds)
-            tried = (folds, weights, alphas, groups_of(train))
-            shrinkage = choose_shrinkage(kernels, fmri, *tried, progress)
+            shrinkage = _cross_validated(train, kernels, alphas, n_folds, progress)
+        fmri = train.fmri()
         mean = fmri.mean(0)
         fmri -= mean
         dual = solve_dual(kernels, fmri, shrinkage)
-        return cls(train, bands, scales, shrinkage, dual, mean, read)
+        return cls(train, bands_of(train), scales, shrinkage, dual, mean, read)
 
     def shares(self, target: MultimodalDataset) -> np.ndarray:
         """What each band adds to the mean: (n_bands, n_trs, n_voxels) float32."""
@@ -141,6 +135,34 @@ class RidgeEncoder:
             for kernel, weight in zip(kernels, weights, strict=True):
                 total[:, part] += kernel @ (self.dual[:, part] * weight)
         return total
+
+
+def shrinkage_of(train: MultimodalDataset, progress: bool = False) -> Shrinkage:
+    """What `RidgeEncoder.fit` chooses, without the fit."""
+    return _cross_validated(train, _band_kernels(train)[0], progress=progress)
+
+
+def _band_kernels(
+    train: MultimodalDataset, read: Read | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels of the bands, (n_bands, n_train, n_train), and the powers they are divided by."""
+    kernels = np.stack([stimulus_kernel(name, train, train, read) for name in bands_of(train)])
+    scales = np.trace(kernels, axis1=1, axis2=2) / train.n_trs
+    kernels /= scales[:, None, None]
+    return kernels, scales
+
+
+def _cross_validated(
+    train: MultimodalDataset,
+    kernels: np.ndarray,
+    alphas: np.ndarray = ALPHAS,
+    n_folds: int = 5,
+    progress: bool = False,
+) -> Shrinkage:
+    weights = _band_weights(len(kernels))
+    folds = contiguous_folds(train, n_folds)
+    tried = (folds, weights, alphas, groups_of(train))
+    return choose_shrinkage(kernels, train.fmri(), *tried, progress)
 
 
 def bands_of(train: MultimodalDataset) -> tuple[str, ...]:
