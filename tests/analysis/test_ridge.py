@@ -149,6 +149,8 @@ def test_principal_components(kernels, fmri):
     few, few_rows = principal_components(kernels[0], dual, weight, 3)
     left = np.linalg.norm(want - kernels[0] @ few @ few_rows)
     assert np.isclose(left, np.linalg.norm(power[3:]), rtol=1e-5)
+    none, no_rows = principal_components(kernels[0], dual, np.zeros(12))
+    assert (none.shape, no_rows.shape) == ((N_TRS, 0), (0, 12))
 
 
 def test_pooled_sums():
