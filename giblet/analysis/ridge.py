@@ -341,7 +341,6 @@ def principal_components(
     power, directions = np.linalg.eigh(products)
     kept = np.flatnonzero(power > power[-1] * SMALLEST)[::-1][:n]
     directions = directions[:, kept]
-    size = np.sqrt(power[kept] / n_train)  # of each component's row
     onto = directions.T @ kernel / np.sqrt(n_train)
     components = np.zeros((n_train, len(kept)))
     rows = np.empty((len(kept), n_voxels), np.float32)
@@ -350,4 +349,4 @@ def principal_components(
         row = onto @ weighted
         components += weighted @ row.T
         rows[:, block] = row
-    return components / np.square(size), rows
+    return components / (power[kept] / n_train), rows
