@@ -1,5 +1,3 @@
-import gc
-
 """The contract: every code example of the seed document runs, at reduced size.
 
 `seed_examples.md` holds the examples word for word. Each is run after substitutions that only make
@@ -7,6 +5,7 @@ it small (`SMALLER`), fill an ellipsis or name the CPU. The two configurations t
 run are corrected, and are shown not to run.
 """
 
+import gc
 import re
 from pathlib import Path
 
