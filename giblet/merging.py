@@ -15,10 +15,10 @@ All of it is closed-form, and none of it moves Layers 2 to 4 or 6 to 13 of the n
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from giblet.analysis.averaging import ridge_weight
 from giblet.analysis.baseline import fitting_trs
@@ -37,6 +37,7 @@ from giblet.analysis.ridge import (
 )
 from giblet.analysis.sources import Explained, explained_by
 from giblet.data import MultimodalDataset
+from giblet.data.coordinates import video_coordinates
 from giblet.models import MultimodalAutoencoder
 from giblet.models.autoencoder import Merged
 from giblet.models.merged import LowRank, side_by_side
@@ -105,8 +106,9 @@ def merge(
             "the data set has no validation TRs to choose weights on, expected some: give "
             "`fractions` with a share for validation."
         )
-    read = _reader(networks[0], whole)
-    layers = [layer_4(network, whole) for network in networks]
+    video = video_coordinates(whole, networks[0].span)
+    read = _reader(whole, video)
+    layers = [layer_4(network, whole, video) for network in networks]
     groups = groups_of(whole)
     alphas = [readout_alphas(layer, whole.fmri(), labels, groups) for layer in layers]
     train = fitting_trs(whole, "val")
@@ -218,16 +220,25 @@ def _sum(parts: Sequence[LowRank], inputs: Sequence[np.ndarray]) -> np.ndarray:
 
 @torch.no_grad()
 def layer_4(
-    network: MultimodalAutoencoder, dataset: MultimodalDataset, batch_size: int = 64
+    network: MultimodalAutoencoder, dataset: MultimodalDataset, video: Tensor, batch_size: int = 64
 ) -> np.ndarray:
-    """What Layer 5 reads, of every TR: (n_trs, n_features) float64."""
+    """What Layer 5 reads, of every TR: (n_trs, n_features) float64.
+
+    Parameters
+    ----------
+    video : (n_trs, n_coordinates)
+        As `video_coordinates` gives it.
+    """
     network.eval()
-    device = next(network.parameters()).device
+    layers = network.core.encoder
+    weight = next(layers.parameters())
     found = []
     for rows in torch.arange(dataset.n_trs).split(batch_size):
-        batch: dict[str, Any] = dataset[rows.tolist()]
-        inputs = {name: batch[name].to(device) for name in ("video", "audio", "text")}
-        found.append(network.encoder.features(**inputs).double().cpu())
+        trs = dataset.tr_index[rows]
+        inputs = {name: dataset.stimulus(name, trs) for name in ("audio", "text")}
+        inputs["video"] = video[rows]
+        on_device = {name: x.to(weight.device) for name, x in inputs.items()}
+        found.append(layers.features(**on_device).double().cpu())
     return torch.cat(found).numpy()
 
 
@@ -278,22 +289,18 @@ def _power(centred: np.ndarray) -> float:
     return float(np.square(centred).sum(1).mean()) or 1.0
 
 
-@torch.no_grad()
-def _reader(network: MultimodalAutoencoder, whole: MultimodalDataset) -> Read:
-    """What the network's `core` reads of a stimulus, of the TRs of `whole`; read once.
+def _reader(whole: MultimodalDataset, video: Tensor) -> Read:
+    """What a network's `core` reads of a stimulus, of the TRs of `whole`; read once.
 
     Of pictures it reads what training TRs have shown. Something of the validation TRs is missing
     there, and a shrinkage that was chosen on it would be too small or too large.
     """
-    device = next(network.parameters()).device
     place = np.zeros(len(whole.split_labels), int)
     place[whole.tr_index] = np.arange(whole.n_trs)
-    stored = {}
-    for name in bands_of(whole):
-        blocks = (x for _, x in stimulus_blocks(name, whole))
-        if name == "video":
-            blocks = (network.video_basis.coordinates(x.to(device)).cpu() for x in blocks)
-        stored[name] = torch.cat(list(blocks))
+    stored = {
+        name: video if name == "video" else whole.stimulus(name, whole.tr_index)
+        for name in bands_of(whole)
+    }
     return lambda name, rows: stored[name][place[rows]]
 
 

@@ -174,6 +174,15 @@ def in_coordinates(data: Dataset, span: Span | None, voxels: bool = False) -> Da
     return data if span is None else CoordinateDataset(data, span, voxels)
 
 
+def video_coordinates(dataset: MultimodalDataset, span: Span | None) -> Tensor:
+    """The movie of a split as a model with these bases reads it: (n_trs, n_coordinates).
+
+    Without bases, as items hold it.
+    """
+    vectors = None if span is None else span.vectors("video")
+    return torch.from_numpy(project(_column_blocks(dataset, "video"), vectors)[0])
+
+
 def project(
     blocks: Iterable[np.ndarray], vectors: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from giblet.alignment.splits import SPLITS, Splitting
 from giblet.data.arrays import features_from_arrays, frames_of
 from giblet.data.audio import AudioProcessor
-from giblet.data.features import STIMULI, Features, mean_response
+from giblet.data.features import STIMULI, Features, mean_response, release
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
 from giblet.data.prepare import Processors, group_mean, prepare, read_manifest
@@ -395,12 +395,16 @@ class MultimodalDataset(Dataset):
 
         NaN where a subject was not measured.
         """
-        if self.average:
-            return np.asarray(self.fmri_mean[self.tr_index, voxels])
         rows = self.tr_index
-        responses = np.stack(
-            [self.features.fmri[subject, rows, voxels] for subject in self.subject_rows]
-        )
+        if self.average:
+            responses = np.asarray(self.fmri_mean[rows, voxels])
+            release(self.fmri_mean)
+            return responses
+        n_voxels = len(range(self.features.fmri.shape[-1])[voxels])
+        responses = np.empty((len(self.subject_rows), self.n_trs, n_voxels), np.float32)
+        for response, subject in zip(responses, self.subject_rows, strict=True):
+            response[:] = self.features.fmri[subject, rows, voxels]
+            release(self.features.fmri)
         responses[~self.features.valid[np.ix_(self.subject_rows, self.tr_index)]] = np.nan
         return responses
 
