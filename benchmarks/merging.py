@@ -28,8 +28,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import giblet as gb
 from giblet.data import simulate_dataset
+from giblet.data.segments import read_segments
 from giblet.data.simulation import dataset as simulation
-from giblet.data.text import read_segments
 from giblet.runs import Run
 
 RUN_TRS = (946, 1030)

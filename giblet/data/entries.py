@@ -45,7 +45,10 @@ ENTRIES: dict[str, tuple[str, Callable]] = {
         "a list with the TRs of each run, whole numbers above 0, such as [240, 240]",
         lambda value: _is_list(value, lambda n: _is_count(n) and n > 0),
     ),
-    "annotations": ("the name of a file, such as 'annotations.xlsx'", is_text),
+    "annotations": (
+        "the name of a file, such as 'annotations.xlsx', or a list with one for each run",
+        lambda value: is_text(value) or _is_list(value, is_text),
+    ),
     "text_columns": (
         "a list of different column names, such as ['Narration']",
         lambda value: _is_list(value, is_text, distinct=True),
@@ -146,10 +149,10 @@ def _check_pairs(entries: dict, source: Path) -> None:
             f"{source} has region_names without regions, expected the label image that they name: "
             "add regions."
         )
-    if ("annotations" in entries) != ("text_columns" in entries):
+    if "text_columns" in entries and "annotations" not in entries:
         raise ValueError(
-            f"{source} has only one of annotations and text_columns, expected both or none: "
-            "add the other."
+            f"{source} has text_columns without annotations, expected the file that they are in: "
+            "add annotations."
         )
     inside = set(entries.get("simulation", ())) & set(ENTRIES) - set(SIMULATED)
     if inside:
@@ -169,6 +172,12 @@ def check_runs(entries: dict, source: Path) -> None:
         raise ValueError(
             f"{source} names {n_movies} movies for {n_runs} runs, expected one a run or one for "
             "all: correct movies or run_trs."
+        )
+    annotations = entries.get("annotations", "")
+    if isinstance(annotations, list) and len(annotations) not in (1, n_runs):
+        raise ValueError(
+            f"{source} names {len(annotations)} annotations for {n_runs} runs, expected one a run "
+            "or one for all: correct annotations or run_trs."
         )
     skip = entries.get("skip_trs", [0] * n_runs)
     if len(skip) != n_runs:

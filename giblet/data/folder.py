@@ -33,8 +33,11 @@ class DataFolder:
         TRs by which the BOLD in the files still lags the movie; 0 where it was shifted already.
     movies : tuple of Path
         One movie a run, or one that holds all runs back to back.
-    annotations, text_columns
-        The sheet, and the columns whose words are embedded; None and () without a sheet.
+    annotations : tuple of Path
+        Words and their times, see `giblet.data.segments`: one file a run, or one of all; () without
+        any.
+    text_columns : tuple of str
+        Columns of a sheet whose words are embedded.
     subjects : dict of str to Path
         NIfTI series by subject.
     mask : Path or None
@@ -59,7 +62,7 @@ class DataFolder:
     run_trs: tuple[int, ...]
     lag_trs: int
     movies: tuple[Path, ...]
-    annotations: Path | None
+    annotations: tuple[Path, ...]
     text_columns: tuple[str, ...]
     subjects: dict[str, Path]
     mask: Path | None
@@ -106,11 +109,14 @@ class DataFolder:
         entries, source = read_entries(path, inferred)
         files = {
             name: _existing(path, entries[name], name, source) if name in entries else None
-            for name in ("annotations", "mask", "regions")
+            for name in ("mask", "regions")
         }
         names = entries.get("region_names", ())
         if isinstance(names, str):
             names = _existing(path, names, "region_names", source)
+        words = entries.get("annotations", [])
+        words = [words] if isinstance(words, str) else words
+        annotations = tuple(_existing(path, name, "annotations", source) for name in words)
         movies = tuple(_existing(path, name, "movies", source) for name in entries["movies"])
         subjects = find_subjects(path, entries["fmri"], entries.get("subjects"), source)
         n_trs = series_trs(subjects, entries.get("run_trs"), source)
@@ -118,7 +124,8 @@ class DataFolder:
         if "run_trs" not in entries:
             entries["run_trs"] = [n_trs]
             inferred.append(f"one run of {n_trs} TRs, the length of the series")
-        inferred += [said for name, said in NOT_GIVEN.items() if files[name] is None]
+        given = files | {"annotations": annotations or None}
+        inferred += [said for name, said in NOT_GIVEN.items() if given[name] is None]
         check_runs(entries, source)
         return cls(
             path=path,
@@ -126,7 +133,7 @@ class DataFolder:
             run_trs=tuple(entries["run_trs"]),
             lag_trs=entries["lag_trs"],
             movies=movies,
-            annotations=files["annotations"],
+            annotations=annotations,
             text_columns=tuple(entries.get("text_columns", ())),
             subjects=subjects,
             mask=files["mask"],

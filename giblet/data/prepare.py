@@ -30,7 +30,8 @@ from giblet.data.fmri import FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
 from giblet.data.movie import Say
 from giblet.data.provenance import fingerprint_file
-from giblet.data.text import TextProcessor, in_training, read_segments
+from giblet.data.segments import in_training, read_segments
+from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
 from giblet.files import alone, atomic_folder, atomic_path, load_array, open_reserved
 from giblet.images import load_mask, load_series
@@ -193,7 +194,7 @@ def _settings(folder: DataFolder, processors: Processors, splitting: Splitting) 
 
 
 def _sources(folder: DataFolder) -> list[Path]:
-    files = [*folder.movies, folder.annotations, folder.mask, *folder.subjects.values()]
+    files = [*folder.movies, *folder.annotations, folder.mask, *folder.subjects.values()]
     return [file for file in files if file is not None]
 
 
@@ -298,20 +299,22 @@ def _prepare_text(
     say: Callable[[str], object],
 ) -> list[str]:
     """Write the features; return the annotations."""
-    if folder.annotations is None:
+    if not folder.annotations:
         np.save(out / "text.npy", absent(len(train)))
         return []
-    sheet = folder.annotations
-    segments = read_segments(sheet, folder.text_columns, folder.run_trs, folder.tr, say)
+    names = ", ".join(map(str, folder.annotations))
+    segments = read_segments(
+        folder.annotations, folder.text_columns, folder.run_trs, folder.tr, say
+    )
     if not in_training(segments, train).any():
         raise ValueError(
-            f"{sheet} has no row that touches a training TR, expected one or more: annotate the "
+            f"{names} has no row that touches a training TR, expected one or more: annotate the "
             "training TRs, or leave out annotations."
         )
     embeddings = text.embed(segments, train)
     wordless = int((~embeddings.any(axis=1)).sum())
     if wordless:
-        say(f"{sheet}: embedded annotations without words as 0 ({wordless})")
+        say(f"{names}: embedded annotations without words as 0 ({wordless})")
     np.save(out / "embeddings.npy", embeddings)
     np.save(out / "text.npy", text.features(segments, embeddings, len(train)))
     return [segment.text for segment in segments]

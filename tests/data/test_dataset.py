@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor
 from giblet.data.audio import read_sound
 from giblet.data.prepare import QUIETEST_SD
-from giblet.data.text import read_segments
+from giblet.data.segments import read_segments
 
 
 @pytest.fixture

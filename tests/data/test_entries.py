@@ -30,7 +30,7 @@ def test_every_entry_has_a_type_and_a_range(tmp_path, name, value):
     ("name", "value", "partner"),
     [
         *(("text_columns", value, "annotations") for value in ('"N"', "[]", '["N", "N"]', "[3]")),
-        *(("annotations", value, "text_columns") for value in ("3", '""', '["a"]')),
+        *(("annotations", value, "text_columns") for value in ("3", '""', "[]", '["a", 3]')),
         *(("region_names", value, "regions") for value in ("3", "[]", "[1]", '""')),
     ],
 )

@@ -10,10 +10,10 @@ from scipy.stats import spearmanr, zscore
 from giblet.alignment import convolve_hrf
 from giblet.data import DataFolder, VideoProcessor, default_data_dir, simulate_dataset
 from giblet.data.audio import AudioProcessor, read_sound
+from giblet.data.segments import read_segments
 from giblet.data.simulation.dataset import LAG_TRS
 from giblet.data.simulation.film import MEANINGS, PLACES
 from giblet.data.simulation.tuning import PLANTED
-from giblet.data.text import read_segments
 from giblet.regions import Regions, seitzman_networks
 
 TINY = {"n_subjects": 1, "run_trs": (12, 8), "resolution_mm": 20, "progress": False}
