@@ -58,6 +58,21 @@ def load_series(path: str | Path) -> nib.Nifti1Pair:
     return type(image).from_filename(path, keep_file_open=True)
 
 
+def stated_tr(image) -> float | None:
+    """Seconds from TR to TR that a header states; None where it states none.
+
+    None is 0, and 1 without a unit, which is what is there where nobody has set it.
+    """
+    seconds = float(image.header.get_zooms()[3])
+    try:
+        unit = image.header.get_xyzt_units()[1]
+    except (AttributeError, KeyError):
+        unit = "unknown"
+    if seconds <= 0 or (seconds == 1 and unit == "unknown"):
+        return None
+    return seconds * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
+
+
 def load_mask(path: str | Path) -> nib.Nifti1Image:
     """Read a mask file as an image of 0 and 1, uint8; errors as `load_image`, `mask_voxels`."""
     image = load_image(path)

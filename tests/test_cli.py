@@ -30,6 +30,7 @@ def test_train_reports_and_leaves_files(simulated, tmp_path, monkeypatch, capsys
     ]
     giblet(monkeypatch, *arguments)
     printed = capsys.readouterr().out
+    assert "SIMULATED data: 2 subjects, runs of 64, 62 TRs of 1.5 s: " in printed
     assert "2 of 2 epochs (the most that `epochs` allows); epoch " in printed
     assert "SIMULATED data: held-out r over" in printed
     assert "planted networks: smallest z" in printed

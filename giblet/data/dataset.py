@@ -335,6 +335,18 @@ class MultimodalDataset(Dataset):
         """'SIMULATED data: ' for titles and captions of simulated data, else ''."""
         return "" if self.folder is None else self.folder.label
 
+    @property
+    def summary(self) -> str:
+        """Subjects, runs, and the TRs of each split: a sentence."""
+        run_trs = ", ".join(map(str, np.bincount(self.features.run)))
+        counts = {name: int((self.split_labels == name).sum()) for name in SPLITS}
+        splits = ", ".join(f"{n} {name}" for name, n in counts.items())
+        unused = len(self.split_labels) - sum(counts.values())
+        return (
+            f"{self.label}{len(self.subjects)} subjects, runs of {run_trs} TRs of {self.tr:g} s: "
+            f"{splits}, {unused} in gaps or cropped"
+        )
+
     def marked(self, table: pd.DataFrame) -> pd.DataFrame:
         """Head the columns of a table 'SIMULATED data' where they are; changes it in place."""
         if self.simulated:

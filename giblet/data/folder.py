@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from giblet.data.entries import check_runs, is_text, read_entries
-from giblet.data.subjects import copies, find_subjects, series_trs
+from giblet.data.subjects import copies, find_subjects, other_trs, series_trs
 from giblet.files import read_text
 
 # What is said where a file is not given
@@ -121,6 +121,7 @@ class DataFolder:
         subjects = find_subjects(path, entries["fmri"], entries.get("subjects"), source)
         n_trs = series_trs(subjects, entries.get("run_trs"), source)
         inferred += copies(subjects, source)
+        inferred += other_trs(subjects, entries["tr"], source)
         if "run_trs" not in entries:
             entries["run_trs"] = [n_trs]
             inferred.append(f"one run of {n_trs} TRs, the length of the series")

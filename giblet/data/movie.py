@@ -125,6 +125,12 @@ def stated_end(container: av.container.InputContainer, stream: Stream) -> float:
     return container.duration / av.time_base if alone and container.duration else 0.0
 
 
+def stated_seconds(path: str | Path) -> float:
+    """Length of a movie as its file states it; 0 if it does not."""
+    with open_movie(path) as container:
+        return (container.duration or 0) / av.time_base
+
+
 def display_matrix(frame: av.VideoFrame) -> np.ndarray:
     """How a picture is to be turned and mirrored: [[a, b], [c, d]] as FFmpeg has it.
 

@@ -28,7 +28,7 @@ from giblet.data.features import (
 )
 from giblet.data.fmri import FMRIProcessor, Scan, npy_writer, template_mask
 from giblet.data.folder import DataFolder
-from giblet.data.movie import Say
+from giblet.data.movie import Say, stated_seconds
 from giblet.data.provenance import fingerprint_file
 from giblet.data.segments import in_training, read_segments
 from giblet.data.text import TextProcessor
@@ -40,6 +40,8 @@ CACHE_VERSION = 6  # raise it when the same settings no longer give the same arr
 # A band of sound that hardly changes in training, as one below the quietest sound, is not blown up:
 # its SD counts as .4 dB, here in natural logarithms of power.
 QUIETEST_SD = 0.1
+UNUSED = 0.02  # of a film, and UNUSED_TRS: what may be left over at its end without a word
+UNUSED_TRS = 5
 CLOCK = ("tr", "run_trs", "lag_trs", "skip_trs", "text_columns")
 
 
@@ -110,6 +112,7 @@ def _prepare(
     said.append(
         f"cropped from the end of each run, where movie or lagged BOLD is missing: {cropped} TRs"
     )
+    said += _unused_film(folder)
     said += said_of_sound
     _save_audio(sound.result(), processors.audio, train, out)
     annotations = _prepare_text(folder, processors.text, train, out, said.append)
@@ -257,6 +260,22 @@ def _prepare_video(
             covered += [min(max(n_trs - run.start, 0), run.stop - run.start) for run in runs]
     features.flush()
     return covered
+
+
+def _unused_film(folder: DataFolder) -> list[str]:
+    """Say which movies go on long after their runs, as they do where tr or run_trs is wrong."""
+    said = []
+    for movie, runs in _movies(folder):
+        n_trs = sum(run.stop - run.start for run in runs)
+        seconds = stated_seconds(movie)
+        surplus = seconds - n_trs * folder.tr
+        if surplus > max(UNUSED_TRS * folder.tr, UNUSED * seconds):
+            said.append(
+                f"{movie} lasts {seconds:.1f} s, but its {n_trs} TRs of {folder.tr:g} s end after "
+                f"{n_trs * folder.tr:.1f} s: {surplus:.1f} s of film are left out, so make sure of "
+                "tr and run_trs"
+            )
+    return said
 
 
 def _hear(folder: DataFolder, audio: AudioProcessor, say: Say) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The series of a data folder: one file per subject, each under a name of its own."""
 
 import glob
+import math
 import os
 import re
 import unicodedata
@@ -8,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from giblet.data.provenance import fingerprint_file
-from giblet.images import load_series
+from giblet.images import load_series, stated_tr
 
 IMAGE = re.compile(r"\.(nii|hdr|img)(\.\w+)?$", re.IGNORECASE)
 # Parts of names in which files of one subject differ, where none has a `sub-` label
@@ -133,6 +134,21 @@ def series_trs(subjects: dict[str, Path], run_trs: list[int] | None, source: Pat
             f"{lengths[shortest]}, expected the same: mend run_trs, or join the runs of the series."
         )
     return lengths[shortest]
+
+
+def other_trs(subjects: dict[str, Path], tr: float, source: Path) -> list[str]:
+    """Say which headers state another repetition time than `tr`, a sentence for each time."""
+    stated = {}
+    for path in subjects.values():
+        seconds = stated_tr(load_series(path))
+        if seconds is not None and not math.isclose(seconds, tr, rel_tol=0.005):
+            stated.setdefault(round(seconds, 6), []).append(path)
+    return [
+        f"{paths[0]} states a TR of {seconds:g} s in its header"
+        f"{f', as {len(paths) - 1} others do' if len(paths) > 1 else ''}, but {source} says {tr:g}"
+        " s, which is taken: make sure of it"
+        for seconds, paths in stated.items()
+    ]
 
 
 def copies(subjects: dict[str, Path], source: Path) -> list[str]:

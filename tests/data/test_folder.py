@@ -1,9 +1,12 @@
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from giblet.data import DataFolder
+from tests.folders import write_folder
 
 
 @pytest.fixture
@@ -146,3 +149,44 @@ def test_damaged_truth(folder, truth):
 def test_truth_of_old(folder):
     found = json.loads((folder / "truth.json").read_text())["planted"]
     assert DataFolder.open(folder).truth["planted"] == found
+
+
+def write_headers(folder, unit: str, *trs: float) -> None:
+    """Series whose headers state repetition times."""
+    for path, tr in zip(sorted(folder.glob("sub-*")), trs, strict=True):
+        image = nib.load(path)
+        image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
+        image.header.set_zooms((*image.header.get_zooms()[:3], tr))
+        image.header.set_xyzt_units("mm", unit)
+        nib.save(image, path)
+
+
+def said_of_headers(path) -> list[str]:
+    return [one for one in DataFolder.open(path).inferred if "in its header" in one]
+
+
+@pytest.mark.parametrize("stated", [(2.0, "sec"), (2000, "msec"), (2.0, "unknown")])
+def test_a_header_of_another_tr_is_said(tmp_path, stated):
+    tr, unit = stated
+    folder = write_folder(tmp_path)
+    write_headers(folder, unit, tr, tr)
+    assert said_of_headers(folder) == [
+        f"{folder / 'sub-01.nii.gz'} states a TR of 2 s in its header, as 1 others do, but "
+        f"{folder / 'dataset.toml'} says 1.5 s, which is taken: make sure of it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "stated", [(1.5, "sec"), (1500, "msec"), (1.0, "unknown"), (0, "sec"), (1.503, "sec")]
+)
+def test_a_header_that_agrees_or_states_nothing(tmp_path, stated):
+    tr, unit = stated
+    folder = write_folder(tmp_path)
+    write_headers(folder, unit, tr, tr)
+    assert said_of_headers(folder) == []
+
+
+def test_each_tr_of_headers_is_said_once(tmp_path):
+    folder = write_folder(tmp_path)
+    write_headers(folder, "sec", 2.0, 1.0)
+    assert [one.split(" s in")[0][-1] for one in said_of_headers(folder)] == ["2", "1"]

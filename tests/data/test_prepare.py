@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from giblet.data import MultimodalDataset, simulate_dataset
+from giblet.data import MultimodalDataset, VideoProcessor, simulate_dataset
+from tests.folders import copy_of, without
 
 PREPARE = """
 import sys
@@ -156,3 +158,18 @@ def test_what_was_decided_is_said_and_kept(simulated, tiny_video, tmp_path, caps
     assert manifest["present"] == ["video", "audio", "text"]
     MultimodalDataset(simulated, video_processor=tiny_video, cache_dir=tmp_path)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("tr", "unused"), [(1.5, []), (1.25, ["64", "62"])])
+def test_film_that_goes_on_after_its_run_is_said(simulated, tmp_path, capsys, tr, unused):
+    """A TR that is told too short leaves film over, which nobody would see."""
+    folder = copy_of(simulated, tmp_path / "data")
+    without(folder / "dataset.toml", "tr =", "annotations", "text_columns")
+    with (folder / "dataset.toml").open("a") as file:
+        file.write(f"\ntr = {tr}\n")
+    MultimodalDataset(folder, video_processor=VideoProcessor(18, 32, 1))
+    said = [line for line in capsys.readouterr().out.splitlines() if "of film are left out" in line]
+    assert [re.search(r"its (\d+) TRs of 1.25 s", line)[1] for line in said] == unused
+    for number, line in enumerate(said, start=1):
+        assert f"movie_run-{number}.mp4 lasts" in line
+        assert line.endswith("make sure of tr and run_trs")
