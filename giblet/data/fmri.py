@@ -1,6 +1,6 @@
 """Brains: NIfTI -> voxels by TR, and voxels -> NIfTI."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -38,15 +38,15 @@ class Scan:
     sd: np.ndarray
     left_out: dict[str, np.ndarray]
 
-    def sentences(self, path: Path) -> list[str]:
-        """What was left out of a file, a sentence for each reason; TRs are counted from 0."""
+    def sentences(self, name: str) -> list[str]:
+        """What was left out of a series, a sentence for each reason; TRs are counted from 0."""
         said = []
         for reason, trs in self.left_out.items():
             rows = np.flatnonzero(trs)
             if len(rows) > 0:
                 first = ", ".join(map(str, rows[:N_NAMED]))
                 more = ", ..." if len(rows) > N_NAMED else ""
-                said.append(f"{path}: {len(rows)} TRs that {reason} are left out: {first}{more}")
+                said.append(f"{name}: {len(rows)} TRs that {reason} are left out: {first}{more}")
         return said
 
 
@@ -109,7 +109,7 @@ class FMRIProcessor:
 
     def scan(
         self,
-        path: str | Path,
+        paths: Sequence[Path],
         mask_img,
         runs: list[slice],
         train: np.ndarray,
@@ -128,17 +128,21 @@ class FMRIProcessor:
 
         Parameters
         ----------
+        paths : sequence of Path
+            One series of all runs, or one a run.
         runs : list of slice
             TRs of each run.
         train : (n_trs,) bool
             Training TRs, in the file's own TRs.
         """
         volumes = Volumes()
-        blocks = self.blocks(path, mask_img, len(train))
-        first = next(blocks)
-        dtype = "<f8" if loses_in_float32(first) else "<f4"
+        lengths = [len(train)] if len(paths) == 1 else [run.stop - run.start for run in runs]
+        series = list(zip(paths, lengths, strict=True))
+        first, *others = (next(self.blocks(path, mask_img, n)) for path, n in series)
+        dtype = "<f8" if any(map(loses_in_float32, (first, *others))) else "<f4"
+        blocks = chain.from_iterable(self.blocks(path, mask_img, n) for path, n in series)
         with npy_writer(raw, (len(train), first.shape[1]), dtype) as write:
-            for block in chain([first], blocks):
+            for block in blocks:
                 volumes.add(block)
                 with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
                     write(block.astype(dtype, copy=False))
@@ -147,8 +151,8 @@ class FMRIProcessor:
         trs = ~np.any(list(left_out.values()), axis=0)
         if not trs.any():
             raise ValueError(
-                f"{path} holds no TR with finite, changing values: leave the subject out or mend "
-                "the file."
+                f"{paths[0]} holds no TR with finite, changing values: leave the subject out or "
+                "mend the file."
             )
         return self._voxels(raw, runs, trs, train, left_out)
 

@@ -38,8 +38,8 @@ class DataFolder:
         any.
     text_columns : tuple of str
         Columns of a sheet whose words are embedded.
-    subjects : dict of str to Path
-        NIfTI series by subject.
+    subjects : dict of str to tuple of Path
+        NIfTI series by subject: one of all runs, or one a run.
     mask : Path or None
         NIfTI mask on the grid of the series; None: the MNI152 brain and a margin.
     skip_trs : tuple of int
@@ -64,7 +64,7 @@ class DataFolder:
     movies: tuple[Path, ...]
     annotations: tuple[Path, ...]
     text_columns: tuple[str, ...]
-    subjects: dict[str, Path]
+    subjects: dict[str, tuple[Path, ...]]
     mask: Path | None
     skip_trs: tuple[int, ...]
     context: tuple[int, ...] = (0, 0)
@@ -123,8 +123,9 @@ class DataFolder:
         inferred += copies(subjects, source)
         inferred += other_trs(subjects, entries["tr"], source)
         if "run_trs" not in entries:
-            entries["run_trs"] = [n_trs]
-            inferred.append(f"one run of {n_trs} TRs, the length of the series")
+            entries["run_trs"] = n_trs
+            runs = "one run" if len(n_trs) == 1 else f"{len(n_trs)} runs"
+            inferred.append(f"{runs} of {', '.join(map(str, n_trs))} TRs, the length of the series")
         given = files | {"annotations": annotations or None}
         inferred += [said for name, said in NOT_GIVEN.items() if given[name] is None]
         check_runs(entries, source)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -197,7 +198,8 @@ def _settings(folder: DataFolder, processors: Processors, splitting: Splitting) 
 
 
 def _sources(folder: DataFolder) -> list[Path]:
-    files = [*folder.movies, *folder.annotations, folder.mask, *folder.subjects.values()]
+    series = chain.from_iterable(folder.subjects.values())
+    files = [*folder.movies, *folder.annotations, folder.mask, *series]
     return [file for file in files if file is not None]
 
 
@@ -256,10 +258,24 @@ def _prepare_video(
     with tqdm(total=shape[0], desc="movie", unit="TR", disable=not progress) as bar:
         for movie, runs in _movies(folder):
             start = runs[0].start
-            n_trs = start + video.fill(movie, features[start : runs[-1].stop], bar.update, say)
-            covered += [min(max(n_trs - run.start, 0), run.stop - run.start) for run in runs]
+            stop = start + video.fill(movie, features[start : runs[-1].stop], bar.update, say)
+            _check_reaches(movie, runs, stop, folder.tr)
+            covered += [min(stop, run.stop) - run.start for run in runs]
     features.flush()
     return covered
+
+
+def _check_reaches(movie: Path, runs: list[slice], stop: int, tr: float) -> None:
+    """Refuse a movie that ends before its last run begins."""
+    start = runs[0].start
+    missing = [number for number, run in enumerate(runs, start=1) if run.start >= stop]
+    if missing:
+        begins = (runs[missing[0] - 1].start - start) * tr
+        raise ValueError(
+            f"{movie} ends after {(stop - start) * tr:g} s, before run {missing[0]} of {len(runs)} "
+            f"begins at {begins:g} s, expected film of every run: name one movie a run in movies, "
+            "or correct run_trs or tr."
+        )
 
 
 def _unused_film(folder: DataFolder) -> list[str]:
@@ -364,7 +380,7 @@ def _prepare_fmri(
 
     The copy that is read into holds the template's voxels.
     """
-    first = load_series(next(iter(folder.subjects.values())))
+    first = load_series(next(iter(folder.subjects.values()))[0])
     mask_img = template_mask(first) if folder.mask is None else load_mask(folder.mask)
     lagged = np.zeros(len(train), bool)  # training TRs in the file's own TRs
     lagged[folder.lag_trs :] = train[: len(train) - folder.lag_trs]
@@ -372,14 +388,14 @@ def _prepare_fmri(
     with tqdm(
         total=len(folder.subjects) * len(train), desc="brains", unit="TR", disable=not progress
     ) as bar:
-        for number, (name, path) in enumerate(folder.subjects.items()):
+        for number, (name, files) in enumerate(folder.subjects.items()):
             raw = out / f"{number}.raw.npy"  # names may hold slashes, or differ only by case
-            scans[name] = fmri.scan(path, mask_img, folder.runs, lagged, raw, bar.update)
+            scans[name] = fmri.scan(files, mask_img, folder.runs, lagged, raw, bar.update)
     shared = np.all([scan.voxels for scan in scans.values()], axis=0)
     if not shared.any():
         worst = min(scans, key=lambda name: scans[name].voxels.sum())
         raise ValueError(
-            f"no voxel is finite and varies in every subject, {folder.subjects[worst]} has "
+            f"no voxel is finite and varies in every subject, {_shown(folder.subjects[worst])} has "
             f"{scans[worst].voxels.sum()}: mend the mask or leave the subject out."
         )
     mask = np.zeros(mask_img.shape, np.uint8)
@@ -388,8 +404,12 @@ def _prepare_fmri(
     _standardize(scans, shared, usable, folder, out)
     said = [f"{shared.sum()} of {len(shared)} voxels are finite and vary in every subject"]
     for name, scan in scans.items():
-        said += scan.sentences(folder.subjects[name])
+        said += scan.sentences(_shown(folder.subjects[name]))
     return said
+
+
+def _shown(files: tuple[Path, ...]) -> str:
+    return " with ".join([str(files[0]), *(file.name for file in files[1:])])
 
 
 def _standardize(

@@ -1,4 +1,4 @@
-"""The series of a data folder: one file per subject, each under a name of its own."""
+"""The series of a data folder: of each subject one file, or one a run, under its name."""
 
 import glob
 import math
@@ -6,7 +6,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 from giblet.data.provenance import fingerprint_file
 from giblet.images import load_series, stated_tr
@@ -19,6 +21,11 @@ PARTS = re.compile(
     r"(?=[_/.-]|$)",
     re.IGNORECASE,
 )
+# Parts in which the runs of a subject differ
+RUN = re.compile(
+    r"(?<![^_/.-])((?:run|r|session|ses)[-_]?\d+|(?:run|ses)-[^_/]+)(?=[_/.-]|$)", re.IGNORECASE
+)
+Found = TypeVar("Found")  # a file, or those of a subject
 
 
 def files_like(path: Path, pattern: str) -> list[Path]:
@@ -35,8 +42,8 @@ def _natural(name: str) -> list:
 
 def find_subjects(
     path: Path, pattern: str, wanted: list[str] | None, source: Path
-) -> dict[str, Path]:
-    """One file per subject, by its name."""
+) -> dict[str, tuple[Path, ...]]:
+    """The series of each subject, by its name: one of all runs, or one a run, in their order."""
     series = files_like(path, pattern)
     if not series:
         raise FileNotFoundError(
@@ -49,10 +56,11 @@ def find_subjects(
             "alone: narrow it, for instance to 'sub-*/func/*_bold.nii.gz'."
         )
     files = dict(zip(_names(series, path), series, strict=True))
-    if wanted is not None:
-        files = _chosen(files, wanted, source)
-    _check_subjects(files, path, source)
-    return files
+    if wanted is None:
+        return _by_subject(files, path, source)
+    if set(map(_composed, wanted)) <= set(map(_composed, files)):
+        return _by_subject(_chosen(files, wanted, source), path, source)
+    return _chosen(_by_subject(files, path, source), wanted, source)
 
 
 def _names(series: list[Path], path: Path) -> list[str]:
@@ -85,61 +93,120 @@ def _label(file: Path, path: Path) -> str | None:
     return None
 
 
-def _chosen(files: dict[str, Path], wanted: list[str], source: Path) -> dict[str, Path]:
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _chosen(found: dict[str, Found], wanted: list[str], source: Path) -> dict[str, Found]:
     """The files of some subjects, whose names may be composed otherwise than on disk."""
-    composed = {unicodedata.normalize("NFC", name): name for name in files}
-    names = [
-        name if name in files else composed.get(unicodedata.normalize("NFC", name))
-        for name in wanted
-    ]
-    if missing := [name for name, found in zip(wanted, names, strict=True) if found is None]:
+    composed = {_composed(name): name for name in found}
+    names = [name if name in found else composed.get(_composed(name)) for name in wanted]
+    if missing := [name for name, known in zip(wanted, names, strict=True) if known is None]:
         raise ValueError(
             f"subjects in {source} has {', '.join(missing)}, expected some of "
-            f"{', '.join(files)}, the series that 'fmri' finds."
+            f"{', '.join(found)}, the series that 'fmri' finds."
         )
     if len(set(names)) < len(names):
         raise ValueError(f"subjects in {source} is {wanted}, expected each subject once.")
-    return {name: files[name] for name in names}
+    return {name: found[name] for name in names if name is not None}
 
 
-def _check_subjects(files: dict[str, Path], path: Path, source: Path) -> None:
-    """Refuse several files of one subject: its runs, sessions, echoes or spaces."""
-    seen = {}
-    for file in files.values():
-        below = _stem(Path(os.path.relpath(file, path)).as_posix())
-        rest = re.sub(r"[_.-]+(?=/|$)|(?<![^/])/", "", PARTS.sub("", below))
-        whose = _label(file, path) or rest or below
-        first = seen.setdefault(whose, file)
-        if first != file:
+def _by_subject(files: dict[str, Path], path: Path, source: Path) -> dict[str, tuple[Path, ...]]:
+    """Files of one subject together: its runs in their order.
+
+    Other files of one subject, such as echoes or spaces, are refused.
+    """
+    of_subject: dict[str, list[str]] = {}
+    for name, file in files.items():
+        whose = _label(file, path) or _without(PARTS, file, path) or _below(file, path)
+        of_subject.setdefault(whose, []).append(name)
+    if len(of_subject) == len(files):
+        return {name: (file,) for name, file in files.items()}
+    runs = {
+        whose: _in_order([files[name] for name in names], path, source)
+        for whose, names in of_subject.items()
+    }
+    first = next(iter(runs))
+    for whose, found in runs.items():
+        if found.keys() != runs[first].keys():
+            shown = [" ".join(map(str, one.values())) for one in (runs[first], found)]
             raise ValueError(
-                f"{first} and {file} are of one subject by their names, expected one file per "
-                "subject: join its runs one after the other into one file, or narrow 'fmri' or "
-                f"'subjects' in {source}."
+                f"{whose} has the series {shown[1]}, but {first} {shown[0]}, expected a file of "
+                f"each run of every subject, or one of all runs: add what is missing, or narrow "
+                f"'fmri' or 'subjects' in {source}."
             )
+    return {whose: tuple(found.values()) for whose, found in runs.items()}
 
 
-def series_trs(subjects: dict[str, Path], run_trs: list[int] | None, source: Path) -> int:
-    """TRs of each series, which must be those of the runs."""
-    lengths = {path: load_series(path).shape[3] for path in subjects.values()}
-    shortest = min(lengths, key=lengths.get)
-    longest = max(lengths, key=lengths.get)
-    if lengths[shortest] != lengths[longest]:
+def _in_order(files: list[Path], path: Path, source: Path) -> dict[tuple, Path]:
+    """Series of one subject that differ in session and run alone, by these, sorted."""
+    numbers = [_numbers(file, path) for file in files]
+    if len({number[1] for number in numbers}) == len(files):
+        numbers = [number[1:] for number in numbers]  # runs of all sessions count on
+    found = dict(zip(numbers, files, strict=True))
+    rests = {_without(RUN, file, path) for file in files}
+    if len(found) < len(files) or len(rests) > 1:
         raise ValueError(
-            f"{shortest} has {lengths[shortest]} TRs and {longest} {lengths[longest]}, expected "
-            f"the same of every subject: cut them, or leave one out of 'fmri' in {source}."
+            f"{files[0]} and {files[1]} are of one subject by their names, expected one file per "
+            "subject, or one per run: join its runs one after the other into one file, or narrow "
+            f"'fmri' or 'subjects' in {source}."
         )
-    if run_trs is not None and sum(run_trs) != lengths[shortest]:
+    return {number: found[number] for number in sorted(found)}
+
+
+def _numbers(file: Path, path: Path) -> tuple[tuple, tuple]:
+    """Session and run in the name of a series, to sort by; () where there is none."""
+    found = {"s": (), "r": ()}
+    for match in RUN.finditer(_below(file, path)):
+        kind, number = match[1][0].lower(), re.sub(r"^[a-z]+[-_]?", "", match[1].lower())
+        found[kind] = (int(number), "") if number.isdecimal() else (0, number)
+    return found["s"], found["r"]
+
+
+def _without(parts: re.Pattern, file: Path, path: Path) -> str:
+    """The path of a file without some parts of its name and what separates them."""
+    return re.sub(r"[_.-]+(?=/|$)|(?<![^/])/", "", parts.sub("", _below(file, path)))
+
+
+def _below(file: Path, path: Path) -> str:
+    return _stem(Path(os.path.relpath(file, path)).as_posix())
+
+
+def series_trs(
+    subjects: dict[str, tuple[Path, ...]], run_trs: list[int] | None, source: Path
+) -> list[int]:
+    """TRs of each series of a subject, which must be those of the runs and the same of everyone."""
+    n_trs = []
+    for files in zip(*subjects.values(), strict=True):
+        lengths = {path: load_series(path).shape[3] for path in files}
+        shortest = min(lengths, key=lengths.get)
+        longest = max(lengths, key=lengths.get)
+        if lengths[shortest] != lengths[longest]:
+            raise ValueError(
+                f"{shortest} has {lengths[shortest]} TRs and {longest} {lengths[longest]}, "
+                "expected the same of every subject: cut them, or leave one out of 'fmri' in "
+                f"{source}."
+            )
+        n_trs.append(lengths[shortest])
+    if run_trs is None:
+        return n_trs
+    if len(n_trs) == 1 and sum(run_trs) != n_trs[0]:
         raise ValueError(
             f"run_trs in {source} is {run_trs}, {sum(run_trs)} TRs, but {shortest} has "
-            f"{lengths[shortest]}, expected the same: mend run_trs, or join the runs of the series."
+            f"{n_trs[0]}, expected the same: mend run_trs, or join the runs of the series."
         )
-    return lengths[shortest]
+    if len(n_trs) > 1 and run_trs != n_trs:
+        raise ValueError(
+            f"run_trs in {source} is {run_trs}, but the series of the runs have {n_trs} TRs, "
+            "expected the same: mend run_trs, or leave it out."
+        )
+    return n_trs
 
 
-def other_trs(subjects: dict[str, Path], tr: float, source: Path) -> list[str]:
+def other_trs(subjects: dict[str, tuple[Path, ...]], tr: float, source: Path) -> list[str]:
     """Say which headers state another repetition time than `tr`, a sentence for each time."""
     stated = {}
-    for path in subjects.values():
+    for path in chain.from_iterable(subjects.values()):
         seconds = stated_tr(load_series(path))
         if seconds is not None and not math.isclose(seconds, tr, rel_tol=0.005):
             stated.setdefault(round(seconds, 6), []).append(path)
@@ -151,11 +218,11 @@ def other_trs(subjects: dict[str, Path], tr: float, source: Path) -> list[str]:
     ]
 
 
-def copies(subjects: dict[str, Path], source: Path) -> list[str]:
+def copies(subjects: dict[str, tuple[Path, ...]], source: Path) -> list[str]:
     """Refuse a file under two names, and say which files hold the same bytes."""
     seen = {}
     said = []
-    status = {file: file.stat() for file in subjects.values()}
+    status = {file: file.stat() for file in chain.from_iterable(subjects.values())}
     n_sizes = Counter(found.st_size for found in status.values())
     for file, found in status.items():
         first = seen.setdefault((found.st_dev, found.st_ino), file)

@@ -78,7 +78,7 @@ def test_files_and_arrays_are_the_same(simulated, tiny_video, test_runs):
     settings = {"split": "all", "test_runs": test_runs}
     files = MultimodalDataset(simulated, video_processor=tiny_video, progress=False, **settings)
     mask = np.asarray(files.mask_img.dataobj) > 0
-    paths = files.folder.subjects.values()
+    paths = [path for (path,) in files.folder.subjects.values()]
     series = np.stack([np.asarray(nib.load(path).dataobj)[mask].T for path in paths])
     clock = {"runs": files.folder.run_trs, "lag_trs": files.folder.lag_trs, "tr": files.tr}
     text = np.random.default_rng(0).standard_normal((series.shape[1], 3))

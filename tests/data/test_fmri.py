@@ -36,7 +36,9 @@ def save(path, volume, affine=AFFINE):
 def scan(tmp_path, mask_img, volume, train):
     """Scan a volume; return the scan, the raw copy and the masked volume as (n_trs, n_voxels)."""
     path = save(tmp_path / "s.nii.gz", volume)
-    result = FMRIProcessor().scan(path, mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None)
+    result = FMRIProcessor().scan(
+        [path], mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
+    )
     return result, np.load(tmp_path / "raw.npy"), volume[np.asarray(mask_img.dataobj) > 0].T
 
 
@@ -179,7 +181,7 @@ def test_large_offsets_against_float64(tmp_path, mask_img, volume, train, kind):
         values = integers * np.float64(np.float32(slope)) + intercept
     nib.save(image, tmp_path / "s.nii")
     result = FMRIProcessor().scan(
-        tmp_path / "s.nii", mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
+        [tmp_path / "s.nii"], mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
     )
     raw = np.load(tmp_path / "raw.npy")
     assert result.voxels.all()

@@ -209,8 +209,8 @@ def test_subjects_of_different_length(folder):
         ),
         ("TR = 2.0", r"dataset\.toml has TR, expected only annotations, "),
         (
-            'annotations = "a.xlsx"',
-            "has only one of annotations and text_columns, expected both or none",
+            'text_columns = ["N"]',
+            "has text_columns without annotations, expected the file that they are in",
         ),
     ],
 )

@@ -173,3 +173,15 @@ def test_film_that_goes_on_after_its_run_is_said(simulated, tmp_path, capsys, tr
     for number, line in enumerate(said, start=1):
         assert f"movie_run-{number}.mp4 lasts" in line
         assert line.endswith("make sure of tr and run_trs")
+
+
+def test_a_film_that_ends_before_a_run_begins(simulated, tmp_path):
+    """As where one film is named for runs that have a film each."""
+    folder = copy_of(simulated, tmp_path / "data")
+    without(folder / "dataset.toml", "movies")
+    with (folder / "dataset.toml").open("a") as file:
+        file.write('\nmovies = ["movie_run-1.mp4"]\n')
+    with pytest.raises(
+        ValueError, match=r"movie_run-1\.mp4 ends after 96 s, before run 2 of 2 beg"
+    ):
+        MultimodalDataset(folder, video_processor=VideoProcessor(18, 32, 1), progress=False)

@@ -145,7 +145,7 @@ def world(full_simulated) -> World:
         scene[segment.start : segment.stop] = number
     mask_img = nib.load(folder.mask)
     mask = np.asarray(mask_img.dataobj) > 0
-    bold = [np.asarray(nib.load(path).dataobj)[mask].T for path in folder.subjects.values()]
+    bold = [np.asarray(nib.load(path).dataobj)[mask].T for (path,) in folder.subjects.values()]
     bold = [np.concatenate([zscore(run) for run in np.split(x, [420])]) for x in bold]
     return World(
         folder.truth,

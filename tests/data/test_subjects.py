@@ -1,13 +1,15 @@
-"""One file per subject, one subject per file, and a name of its own for each."""
+"""One series per subject, or one a run, and a name of its own for each."""
 
 import os
 import shutil
 import unicodedata
 
+import nibabel as nib
+import numpy as np
 import pytest
-from folders import refused, write_brain, write_folder
+from folders import N_TRS, copy_of, refused, without, write_brain, write_folder
 
-from giblet.data import DataFolder
+from giblet.data import DataFolder, MultimodalDataset, VideoProcessor
 
 NAMES = {
     "stems": (["sub-01_bold.nii.gz", "sub-02_bold.nii"], ["sub-01_bold", "sub-02_bold"]),
@@ -29,23 +31,17 @@ def test_names_of_subjects(tmp_path, kind):
     files, names = NAMES[kind]
     found = DataFolder.open(write_folder(tmp_path / "sub-x", files, fmri='"**/*.nii*"'))
     assert list(found.subjects) == names
-    assert sorted(found.subjects.values()) == sorted(tmp_path / "sub-x" / name for name in files)
+    series = [(tmp_path / "sub-x" / name,) for name in files]
+    assert sorted(found.subjects.values()) == sorted(series)
 
 
-ONE_SUBJECT = {
+RUNS = {
     "runs": ["sub-01_task-film_run-1_bold.nii.gz", "sub-01_task-film_run-2_bold.nii.gz"],
     "sessions": ["sub-01/ses-1/sub-01_ses-1_b.nii.gz", "sub-01/ses-2/sub-01_ses-2_b.nii.gz"],
     "sessions, one name": ["sub-01/ses-1/b.nii.gz", "sub-01/ses-2/b.nii.gz"],
-    "echoes": ["sub-01_echo-1_bold.nii.gz", "sub-01_echo-2_bold.nii.gz"],
-    "spaces": ["sub-01_space-MNI_bold.nii.gz", "sub-01_space-T1w_bold.nii.gz"],
-    "tasks": ["sub-01_task-film_bold.nii.gz", "sub-01_task-rest_bold.nii.gz"],
-    "endings": ["sub-01_bold.nii", "sub-01_bold.nii.gz"],
-    "prefixes": ["swsub-01_bold.nii.gz", "wsub-01_bold.nii.gz"],
-    "sites": ["a/sub-01.nii.gz", "b/sub-01.nii.gz"],
     "runs without a label": ["s1_run1.nii.gz", "s1_run2.nii.gz"],
     "runs in a folder": ["s1/run-01.nii.gz", "s1/run-02.nii.gz"],
     "sessions without a label": ["s1/ses-1/bold.nii.gz", "s1/ses-2/bold.nii.gz"],
-    "endings without a label": ["s1.nii", "s1.nii.gz"],
     "capitals": ["s1_Run1.nii.gz", "s1_Run2.nii.gz"],
     "hyphens": ["s1-run1.nii.gz", "s1-run2.nii.gz"],
     "dots": ["s1.run1.nii.gz", "s1.run2.nii.gz"],
@@ -53,6 +49,16 @@ ONE_SUBJECT = {
     "one letter": ["s1_r1.nii.gz", "s1_r2.nii.gz"],
     "folders of runs": ["Run1/s1.nii.gz", "Run2/s1.nii.gz"],
     "folders of sessions": ["session1/s1.nii.gz", "session2/s1.nii.gz"],
+}
+ONE_SUBJECT = {
+    "one run": ["sub-01_run-1_bold.nii.gz", "sub-01_run-01_bold.nii.gz"],
+    "echoes": ["sub-01_echo-1_bold.nii.gz", "sub-01_echo-2_bold.nii.gz"],
+    "spaces": ["sub-01_space-MNI_bold.nii.gz", "sub-01_space-T1w_bold.nii.gz"],
+    "tasks": ["sub-01_task-film_bold.nii.gz", "sub-01_task-rest_bold.nii.gz"],
+    "endings": ["sub-01_bold.nii", "sub-01_bold.nii.gz"],
+    "prefixes": ["swsub-01_bold.nii.gz", "wsub-01_bold.nii.gz"],
+    "sites": ["a/sub-01.nii.gz", "b/sub-01.nii.gz"],
+    "endings without a label": ["s1.nii", "s1.nii.gz"],
 }
 
 
@@ -65,6 +71,87 @@ def test_several_files_of_one_subject(tmp_path, kind):
         f"{folder / one} and {folder / other} are of one subject by their names, expected one file",
         "join its runs one after the other",
     )
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_runs_in_files_of_their_own(tmp_path, kind):
+    one, other = RUNS[kind]
+    folder = write_folder(tmp_path, [other, one], fmri='"**/*.nii*"')
+    found = DataFolder.open(folder)
+    assert list(found.subjects.values()) == [(folder / one, folder / other)]
+    assert found.run_trs == (N_TRS, N_TRS)
+    assert f"2 runs of {N_TRS}, {N_TRS} TRs, the length of the series" in found.inferred
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_that_one_subject_lacks(tmp_path, kind):
+    folder = write_folder(tmp_path, [*RUNS[kind], "sub-02.nii.gz"], fmri='"**/*.nii*"')
+    refused(folder, "expected a file of each run of every subject, or one of all runs: add what")
+
+
+def test_runs_are_numbers_and_go_on_through_sessions(tmp_path):
+    """Ten comes after two, run-1 is run-01, and a run counts wherever it was scanned."""
+    files = [
+        "sub-1/ses-a/sub-1_ses-a_run-10_bold.nii",
+        "sub-1/ses-b/sub-1_ses-b_run-2_bold.nii",
+        "sub-2/ses-a/sub-2_ses-a_run-02_bold.nii",
+        "sub-2/ses-a/sub-2_ses-a_run-10_bold.nii",
+    ]
+    folder = write_folder(tmp_path, files, fmri='"**/*.nii"')
+    found = DataFolder.open(folder).subjects
+    assert found == {
+        "sub-1": (folder / files[1], folder / files[0]),
+        "sub-2": (folder / files[2], folder / files[3]),
+    }
+
+
+def test_runs_of_each_session(tmp_path):
+    names = [f"sub-1/ses-{ses}/sub-1_ses-{ses}_run-{run}.nii" for ses in (1, 2) for run in (1, 2)]
+    folder = write_folder(tmp_path, names[::-1], fmri='"**/*.nii"')
+    assert DataFolder.open(folder).subjects == {"sub-1": tuple(folder / name for name in names)}
+
+
+def test_some_subjects_with_their_runs(tmp_path):
+    names = [f"sub-{subject}_run-{run}.nii" for subject in (1, 2) for run in (1, 2)]
+    folder = write_folder(tmp_path, names, fmri='"*.nii"', subjects='["sub-2"]')
+    assert DataFolder.open(folder).subjects == {
+        "sub-2": (folder / names[2], folder / names[3]),
+    }
+    refused(
+        write_folder(tmp_path, names, fmri='"*.nii"', subjects='["sub-3"]'),
+        "subjects in ",
+        "has sub-3, expected some of sub-1, sub-2",
+    )
+
+
+def test_runs_of_other_lengths(tmp_path):
+    names = [f"sub-{subject}_run-{run}.nii" for subject in (1, 2) for run in (1, 2)]
+    folder = write_folder(tmp_path, names, fmri='"*.nii"', run_trs=[N_TRS, N_TRS - 1])
+    refused(folder, f"but the series of the runs have [{N_TRS}, {N_TRS}] TRs, expected the same")
+    write_brain(folder / names[3], 3, N_TRS - 1)
+    refused(folder, f"{names[3]} has {N_TRS - 1} TRs", f"{names[1]} {N_TRS}, expected the same")
+
+
+def test_the_same_brains_in_one_file_and_in_one_a_run(simulated, tmp_path):
+    """Features of a folder whose runs lie in files of their own are those of the joined series."""
+    folder = copy_of(simulated, tmp_path / "data")
+    for series in folder.glob("sub-*.nii.gz"):
+        whole = nib.load(series)
+        subject = series.name.removesuffix(".nii.gz")
+        for run, trs in ((1, slice(0, 64)), (2, slice(64, 126))):
+            part = nib.Nifti1Image(np.asarray(whole.dataobj)[..., trs], whole.affine, whole.header)
+            path = folder / subject / "func" / f"{subject}_task-film_run-{run}_bold.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(part, path)
+        series.unlink()
+    without(folder / "dataset.toml", "fmri", "run_trs", "annotations", "text_columns")
+    with (folder / "dataset.toml").open("a") as file:
+        file.write('\nfmri = "sub-*/func/*_bold.nii.gz"\n')
+    settings = {"video_processor": VideoProcessor(18, 32, 1), "progress": False}
+    one, other = (MultimodalDataset(path, **settings) for path in (simulated, folder))
+    assert one.subjects == other.subjects == ["sub-01", "sub-02"]
+    for name in ("fmri", "valid", "split", "run"):
+        assert np.array_equal(getattr(one.features, name), getattr(other.features, name))
 
 
 def test_one_run_of_each_subject_is_chosen(tmp_path):
@@ -115,7 +202,7 @@ def test_patterns_of_other_places(tmp_path, monkeypatch):
         folder = write_folder(tmp_path / "data", [], fmri=f'"{pattern}"')
         found = DataFolder.open(folder).subjects
         assert list(found) == ["p1/bold", "p2/bold"]
-        assert [path.resolve() for path in found.values()] == [
+        assert [path.resolve() for (path,) in found.values()] == [
             tmp_path / f"store/p{number}/bold.nii.gz" for number in (1, 2)
         ]
 
