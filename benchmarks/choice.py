@@ -6,7 +6,7 @@ Every recipe of `RECIPES` is trained on one run of each data set of `benchmarks/
 films on the training TRs of both. Its
 score is the r of the validation TRs inside that run, of the model before these TRs were used to fit
 Layer 5. Only then is the other run predicted. Prints both for each recipe, and the one that would
-be chosen: no test TR has a say in it. About twenty minutes on two cores for each seed.
+be chosen: no test TR has a say in it. About an hour on one core for each seed.
 """
 
 import argparse

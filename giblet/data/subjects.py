@@ -234,5 +234,5 @@ def copies(subjects: dict[str, tuple[Path, ...]], source: Path) -> list[str]:
         if n_sizes[found.st_size] > 1:
             twin = seen.setdefault(fingerprint_file(file), file)
             if twin != file:
-                said.append(f"{twin} and {file} hold the same bytes, but count as two subjects")
+                said.append(f"{twin} and {file} hold the same bytes, but count as two series")
     return said

@@ -183,7 +183,7 @@ def test_copies_are_named(tmp_path):
     assert not any("same bytes" in sentence for sentence in DataFolder.open(folder).inferred)
     one, other = folder / "sub-01.nii.gz", folder / "sub-02.nii.gz"
     shutil.copy(one, other)
-    said = f"{one} and {other} hold the same bytes, but count as two subjects"
+    said = f"{one} and {other} hold the same bytes, but count as two series"
     assert said in DataFolder.open(folder).inferred
 
 
