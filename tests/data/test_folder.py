@@ -4,9 +4,9 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from folders import write_folder
 
 from giblet.data import DataFolder
-from tests.folders import write_folder
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from folders import copy_of, without
 
 from giblet.data import MultimodalDataset, VideoProcessor, simulate_dataset
-from tests.folders import copy_of, without
 
 PREPARE = """
 import sys

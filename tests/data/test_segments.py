@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import openpyxl
 import pytest
+from folders import copy_of, without
 
 from giblet.data import MultimodalDataset, TextProcessor, VideoProcessor
 from giblet.data.segments import Segment, read_segments
-from tests.folders import copy_of, without
 
 RUNS = (8, 6)
 TR = 1.5
