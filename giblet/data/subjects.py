@@ -211,9 +211,8 @@ def other_trs(subjects: dict[str, tuple[Path, ...]], tr: float, source: Path) ->
         if seconds is not None and not math.isclose(seconds, tr, rel_tol=0.005):
             stated.setdefault(round(seconds, 6), []).append(path)
     return [
-        f"{paths[0]} states a TR of {seconds:g} s in its header"
-        f"{f', as {len(paths) - 1} others do' if len(paths) > 1 else ''}, but {source} says {tr:g}"
-        " s, which is taken: make sure of it"
+        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: the header states a "
+        f"TR of {seconds:g} s, but {source} says {tr:g} s, which is taken: make sure of it"
         for seconds, paths in stated.items()
     ]
 

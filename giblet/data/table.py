@@ -5,7 +5,6 @@ None: empty, blank or 'n/a' (BIDS).
 """
 
 import datetime
-import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -226,5 +225,4 @@ def _clock(cell) -> float | None:
     if isinstance(cell, str) and (parts := CLOCK.fullmatch(plain_name(cell))):
         hours, minutes, seconds = parts["hours"] or 0, parts["minutes"], parts["seconds"]
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds.replace(",", "."))
-    value = _number(cell)
-    return None if value is None or math.isnan(value) else value
+    return _number(cell)

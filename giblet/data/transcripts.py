@@ -15,10 +15,9 @@ from giblet.data.table import Table, plain_name, row_of
 from giblet.files import read_text
 
 SUBTITLES = {".srt": "srt", ".vtt": "webvtt"}
-# The times of a subtitle, as both kinds write them
-TIMES = re.compile(
-    r"\s*(?:\d+:)?[0-5]?\d:[0-5]?\d[.,]\d{1,3}\s*-->\s*(?:\d+:)?[0-5]?\d:[0-5]?\d[.,]\d{1,3}(?:\s.*)?"
-)
+# The times of a subtitle, as both kinds write them; FFmpeg takes '1.5' for 1 s and 5 ms
+TIME = r"(?:\d+:)?[0-5]?\d:[0-5]?\d[.,]\d{3}"
+TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?")
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
 TEXT_PER_TR = "text_per_tr"  # the column of the transcripts of Algonauts 2025
 
@@ -54,14 +53,12 @@ def subtitle_cues(path: Path) -> list[Cue]:
         If the file is no subtitle file, or a line of times is not written as one.
     """
     content = decoded(path)
-    timed = set()
     for number, line in enumerate(content.splitlines(), start=1):
         if "-->" in line and not TIMES.fullmatch(line):
             raise ValueError(
                 f"line {number} of {path} is {line.strip()!r}, expected times such as "
                 "'00:01:02,500 --> 00:01:04,000': correct the line."
             )
-        timed |= {line.strip()} if "-->" in line else set()
     try:
         with av.open(io.BytesIO(content.encode()), format=SUBTITLES[path.suffix.lower()]) as file:
             packets = [packet for packet in file.demux(subtitles=0) if packet.pts is not None]
@@ -71,10 +68,10 @@ def subtitle_cues(path: Path) -> list[Cue]:
             ]
     except (av.FFmpegError, IndexError, ValueError):
         found = []
-    if len(found) < max(1, len(timed)):
+    if not found:
         raise ValueError(
-            f"{path} has {len(found)} subtitles that can be read and {len(timed)} lines of times, "
-            "expected as many, and one or more: save it anew as .srt or .vtt."
+            f"{path} holds no subtitles that can be read, expected one or more: save it anew as "
+            ".srt or .vtt."
         )
     return [
         Cue(start, start + length, _plain(words), f"the subtitle at {start:.1f} s")

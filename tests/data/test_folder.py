@@ -162,7 +162,7 @@ def write_headers(folder, unit: str, *trs: float) -> None:
 
 
 def said_of_headers(path) -> list[str]:
-    return [one for one in DataFolder.open(path).inferred if "in its header" in one]
+    return [one for one in DataFolder.open(path).inferred if "the header states" in one]
 
 
 @pytest.mark.parametrize("stated", [(2.0, "sec"), (2000, "msec"), (2.0, "unknown")])
@@ -171,7 +171,7 @@ def test_a_header_of_another_tr_is_said(tmp_path, stated):
     folder = write_folder(tmp_path)
     write_headers(folder, unit, tr, tr)
     assert said_of_headers(folder) == [
-        f"{folder / 'sub-01.nii.gz'} states a TR of 2 s in its header, as 1 others do, but "
+        f"{folder / 'sub-01.nii.gz'} and 1 more: the header states a TR of 2 s, but "
         f"{folder / 'dataset.toml'} says 1.5 s, which is taken: make sure of it"
     ]
 
@@ -189,4 +189,4 @@ def test_a_header_that_agrees_or_states_nothing(tmp_path, stated):
 def test_each_tr_of_headers_is_said_once(tmp_path):
     folder = write_folder(tmp_path)
     write_headers(folder, "sec", 2.0, 1.0)
-    assert [one.split(" s in")[0][-1] for one in said_of_headers(folder)] == ["2", "1"]
+    assert [one.split(" s, but")[0][-1] for one in said_of_headers(folder)] == ["2", "1"]
