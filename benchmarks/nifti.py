@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 
 from giblet.data.fmri import FMRIProcessor, template_mask
+from giblet.data.pieces import Piece
 
 
 def whole(path: str, mask_img) -> None:
@@ -35,7 +36,12 @@ def streamed(path: str, mask_img) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.npy"
         FMRIProcessor().scan(
-            path, mask_img, [slice(0, n_trs)], np.ones(n_trs, bool), raw, lambda n: None
+            [Piece(Path(path), slice(0, n_trs))],
+            mask_img,
+            [slice(0, n_trs)],
+            np.ones(n_trs, bool),
+            raw,
+            lambda n: None,
         )
 
 

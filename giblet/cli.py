@@ -1,4 +1,4 @@
-"""The command line: `giblet demo`, `giblet train` and `giblet reconstruct`.
+"""The command line: `giblet demo`, `giblet check`, `giblet train` and `giblet reconstruct`.
 
 Everything that computes is imported where it is called, so that `giblet --help` answers at once.
 """
@@ -54,6 +54,38 @@ def _show_notebooks(data: Path, out: Path) -> None:
     )
 
 
+def check(
+    data: tyro.conf.Positional[Path],
+    task: tuple[str, ...] | None = None,
+    stimuli: Path | None = None,
+    space: str | None = None,
+) -> None:
+    """Say in seconds what a data folder holds and what was found out about it.
+
+    Parameters
+    ----------
+    data : Path
+        Folder with a dataset.toml, or the derivatives of fMRIPrep, see data/README.md.
+    task : tuple
+        Of derivatives, the task of the film, or several in the order of the runs.
+    stimuli : Path
+        Of derivatives, the folder with the films, words or features.
+    space : str
+        Of derivatives in several spaces, the one to take.
+    """
+    from giblet.data.check import describe_folder
+    from giblet.data.folder import DataFolder
+    from giblet.files import expanded
+
+    print(describe_folder(DataFolder.open(expanded(data), **_entries(task, stimuli, space))))
+
+
+def _entries(task: tuple[str, ...] | None, stimuli: Path | None, space: str | None) -> dict:
+    """Entries of dataset.toml that were given on the command line."""
+    given: dict[str, Any] = {"task": task, "stimuli": stimuli, "space": space}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def train(
     data: Path,
     out: Out = None,
@@ -65,6 +97,9 @@ def train(
     full_size: bool = False,
     direct: bool = False,
     cache_dir: Path | None = None,
+    task: tuple[str, ...] | None = None,
+    stimuli: Path | None = None,
+    space: str | None = None,
 ) -> None:
     """Train on a data folder and report held-out prediction.
 
@@ -73,7 +108,7 @@ def train(
     Parameters
     ----------
     data : Path
-        Folder with a dataset.toml, see data/README.md.
+        Folder with a dataset.toml, or the derivatives of fMRIPrep, see data/README.md.
     out : Path
         Folder for the run, the figure, the table and the maps; an interrupted run goes on from it,
         and one that has ended goes on if epochs or patience are raised. By default the folder that
@@ -95,6 +130,8 @@ def train(
         training data.
     cache_dir : Path
         Folder for the features; by default `cache` in the data folder.
+    task, stimuli, space
+        Of derivatives, as of `giblet check`.
     """
     from giblet.files import check_writable, expanded
     from giblet.recipe import FULL_SIZE
@@ -107,6 +144,7 @@ def train(
     settings: dict[str, Any] = {"subjects": subjects, "context": context, "test_runs": test_runs}
     settings |= {"width": width, "cache_dir": cache_dir}
     given = {name: value for name, value in settings.items() if value is not None}
+    given |= _entries(task, stimuli, space)
     if out is None and "GIBLET_RUN" in os.environ:
         out = Path(os.environ["GIBLET_RUN"])
     if out is not None:
@@ -115,10 +153,15 @@ def train(
     run_dir = None if out is None else find_run(out) or out / "run"
     recipe = FULL_SIZE if full_size else None
     with process_group(resolve_device(config)):
-        run = load_or_train(data, config, run_dir, recipe=recipe, direct=direct, **given)
+        say = print if rank() == 0 else _nothing
+        run = load_or_train(data, config, run_dir, recipe=recipe, direct=direct, say=say, **given)
         first = rank() == 0
     if first:
         report_prediction(run, out or run.folder)
+
+
+def _nothing(sentence: str) -> None:
+    """Of several ranks the first one speaks."""
 
 
 def reconstruct(
@@ -156,7 +199,7 @@ def reconstruct(
     check_writable(out)
     run = load_run(checkpoint, data, cache_dir=cache_dir)
     film = run.data["test"].video_processor
-    if full_size and replace(film, tr=FULL_SIZE.video.tr) != FULL_SIZE.video:
+    if full_size and film is not None and replace(film, tr=FULL_SIZE.video.tr) != FULL_SIZE.video:
         raise ValueError(
             f"{checkpoint} was trained on pictures of {film.width} x {film.height}: leave "
             "--full-size out."
@@ -169,7 +212,12 @@ def reconstruct(
 
 def main() -> None:
     """Entry point of the `giblet` command."""
-    commands: dict[str, Any] = {"demo": demo, "train": train, "reconstruct": reconstruct}
+    commands: dict[str, Any] = {
+        "demo": demo,
+        "check": check,
+        "train": train,
+        "reconstruct": reconstruct,
+    }
     try:
         os.getcwd()  # torch ends the process without a word where it is gone
     except FileNotFoundError:

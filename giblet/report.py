@@ -40,8 +40,7 @@ def report_prediction(run: Run, out: Path) -> None:
     prediction = Prediction(run.model, run.data["all"])
     table = with_planted(prediction.network_table(), run.data["all"])
     planted = run.data["all"].planted
-    print(f"\n{run.data['all'].summary}")
-    print(run.ended)
+    print(f"\n{run.ended}")
     print(
         f"{run.data['all'].label}held-out r over {run.data['test'].n_trs} test TRs, mean response "
         "of the subjects"

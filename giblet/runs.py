@@ -98,6 +98,7 @@ def load_or_train(
     progress: bool = True,
     recipe: Recipe | None = None,
     direct: bool = False,
+    say: Callable[[str], object] = lambda sentence: None,
     **settings,
 ) -> Run:
     """Train the recipe's model on a data set, once; under `torchrun`, with all ranks.
@@ -119,6 +120,8 @@ def load_or_train(
     recipe : SMALL, FULL_SIZE or another; default SMALL
     direct : bool
         As in `build_model`.
+    say : callable
+        Takes a sentence on subjects, runs and splits before training starts.
     **settings
         Of the data, as of `open_data` and `MultimodalDataset` (`context`, `subjects`, `colour`,
         `fractions`, `regions`, `average`, ...), and of the model, as of `MultimodalAutoencoder`
@@ -148,6 +151,7 @@ def load_or_train(
     config = config or TrainingConfig()
     with process_group(resolve_device(config)):
         data = open_data(data, recipe or SMALL, progress, **of_data)
+        say(data["all"].summary)
         if saved and recipe is None:
             of_model = without_sizes(saved["config"], data["train"]) | of_model
         of_model["span"] = _bases_of_run(saved, data["train"], run_dir)

@@ -1,6 +1,6 @@
 """A data set from arrays: shifted, split and standardised as a folder is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def features_from_arrays(
     runs = check_lengths(stimuli, fmri.shape[1], runs)
     labels = label_trs(runs, [0] * len(runs), [n - lag_trs for n in runs], tr, splitting)
     train = labels == "train"
-    arrays = {name: _stimulus(name, array, train) for name, array in stimuli.items()}
+    arrays = {name: standardised_stimulus(name, array, train) for name, array in stimuli.items()}
     finite = np.isfinite(fmri)
     valid = finite.any(-1)
     if not valid.any() or not finite[valid].all():
@@ -75,7 +75,9 @@ def check_lengths(stimuli: dict, n_trs: int, runs: Sequence[int] | None) -> list
     return runs
 
 
-def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
+def standardised_stimulus(
+    name: str, array, train: np.ndarray, say: Callable[[str], object] = print
+) -> np.ndarray:
     """The features of one modality as they are stored: (n_trs, n_features), or codes."""
     if array is None:
         return absent(len(train))
@@ -89,7 +91,7 @@ def _stimulus(name: str, array, train: np.ndarray) -> np.ndarray:
             "or leave the features out."
         )
     if not varies(values, train):
-        print(f"{name} is the same in every training TR: taken as absent")
+        say(f"{name} is the same in every training TR: taken as absent")
         return absent(len(train))
     if codes or pixels:
         return values

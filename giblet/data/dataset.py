@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,8 @@ from giblet.data.audio import AudioProcessor
 from giblet.data.features import STIMULI, Features, mean_response, release
 from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
-from giblet.data.prepare import Processors, group_mean, prepare, read_manifest
+from giblet.data.manifest import Processors, read_manifest
+from giblet.data.prepare import group_mean, prepare
 from giblet.data.provenance import hash_of
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
@@ -58,6 +60,9 @@ class MultimodalDataset(Dataset):
         Label image of the regions that tables and lesions take, and names of its labels, as in
         `label_regions`. Default: what dataset.toml says.
     cache_dir : folder, default `data_dir/cache`
+    **entries
+        Entries of dataset.toml, such as `task` and `stimuli` of fMRIPrep derivatives, which they
+        add to or take the place of; paths are relative to the current folder.
 
     Attributes
     ----------
@@ -103,9 +108,10 @@ class MultimodalDataset(Dataset):
         region_names: Sequence[str] | str | Path = (),
         cache_dir: str | Path | None = None,
         progress: bool = True,
+        **entries,
     ):
         _check_split(split)
-        self.folder = DataFolder.open(expanded(data_dir))
+        self.folder = DataFolder.open(expanded(data_dir), **entries)
         self.tr = self.folder.tr
         self.simulated = self.folder.simulated
         self.truth = self.folder.truth
@@ -115,22 +121,33 @@ class MultimodalDataset(Dataset):
             tuple(fractions),
             tuple(self.folder.test_runs if test_runs is None else test_runs),
         )
-        self.video_processor = replace(video_processor or VideoProcessor(), tr=self.tr)
-        audio = replace(audio_processor or AudioProcessor(), tr=self.tr, mean=None, sd=None)
-        text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
-        fmri = FMRIProcessor(self.tr)
-        processors = Processors(self.video_processor, audio, text, fmri)
+        made = self.folder.features
+        video: Any = None
+        audio: Any = None
+        text: Any = None
+        if self.folder.movies and "video" not in made:
+            video = replace(video_processor or VideoProcessor(), tr=self.tr)
+        if self.folder.movies and "audio" not in made:
+            audio = replace(audio_processor or AudioProcessor(), tr=self.tr, mean=None, sd=None)
+        if self.folder.annotations and "text" not in made:
+            text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
+        fmri = FMRIProcessor(self.tr, cleaning=self.folder.cleaning)
+        processors = Processors(video, audio, text, fmri)
         cache_dir = expanded(cache_dir or self.folder.path / "cache")
         self.cache = prepare(self.folder, processors, self._splitting, cache_dir, progress)
         manifest = read_manifest(self.cache)
         self.mask_img = load_image(self.cache / "mask.nii.gz")
         self.fmri_processor = replace(fmri, mask_img=self.mask_img)
-        self.audio_processor = replace(
+        self.video_processor = video
+        self.audio_processor = audio and replace(
             audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd")
         )
-        words = tuple(manifest["annotations"])
-        self.text_processor = replace(text, annotations=words, embeddings=self._saved("embeddings"))
-        self._facts = manifest["data"] | {"path": str(self.folder.path.resolve())}
+        words = {"annotations": tuple(manifest["annotations"])}
+        self.text_processor = text and replace(text, embeddings=self._saved("embeddings"), **words)
+        self._facts = manifest["data"] | {
+            "path": str(self.folder.path.resolve()),
+            "entries": self.folder.entries,
+        }
         self.region_names = None
         self.region_labels = self.folder.labels if regions is None else (regions, region_names)
         self._choose(Features.load(self.cache), list(self.folder.subjects), subjects)
@@ -375,14 +392,13 @@ class MultimodalDataset(Dataset):
         """Arguments of the processors of a folder."""
         if self.folder is None:
             return None
-        video = asdict(self.video_processor)
-        del video["tr"]
+        video = self.video_processor and asdict(self.video_processor)
         audio = self.audio_processor
         text = self.text_processor
         return {
-            "video": video,
-            "audio": {"kind": audio.kind, "codec": audio.codec},
-            "text": {"model": text.model, "n_features": text.n_features},
+            "video": video and {name: value for name, value in video.items() if name != "tr"},
+            "audio": audio and {"kind": audio.kind, "codec": audio.codec},
+            "text": text and {"model": text.model, "n_features": text.n_features},
         }
 
     @property

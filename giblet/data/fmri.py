@@ -9,17 +9,20 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nilearn.datasets import load_mni152_brain_mask
-from nilearn.image import resample_img
+from nilearn.image import resample_img, smooth_img
 from nilearn.masking import unmask
 from scipy.ndimage import distance_transform_edt
 
+from giblet.data.cleaning import Cleaning, check_not_cleaned, clean_run, read_confounds
 from giblet.data.features import BLOCK_TRS, loses_in_float32, run_statistics
+from giblet.data.pieces import Piece, pieces_of_runs
 from giblet.data.volumes import Volumes
 from giblet.files import atomic_path
-from giblet.images import check_end, load_series, mask_voxels, read_values
+from giblet.images import check_end, load_mask, load_series, mask_voxels, read_values
 
 MARGIN_MM = 6.0
 N_NAMED = 3  # TRs that a sentence names
+SCRUBBED = "are scrubbed or not in steady state"  # what is said of a TR that cleaning leaves out
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,35 @@ def template_mask(image) -> nib.Nifti1Image:
     return nib.Nifti1Image((near.get_fdata() <= MARGIN_MM).astype(np.uint8), image.affine)
 
 
+def common_mask(masks: list[Path]) -> nib.Nifti1Image:
+    """Voxels that lie in every brain mask.
+
+    Raises
+    ------
+    ValueError
+        Where two lie on other grids, or no voxel is in all.
+    """
+    first = load_mask(masks[0])
+    inside = np.asarray(first.dataobj) > 0
+    for path in masks[1:]:
+        other = load_mask(path)
+        if other.shape != first.shape or not np.allclose(other.affine, first.affine, atol=1e-3):
+            raise ValueError(
+                f"{path} lies on another grid than {masks[0]}, {other.shape} and {first.shape}, "
+                "expected one of all: choose one space and resolution, or resample them."
+            )
+        inside &= np.asarray(other.dataobj) > 0
+        if not inside.any():
+            raise ValueError(
+                f"{path} has no voxel in common with the brain masks before it: look at it, or "
+                "leave the subject out."
+            )
+    return nib.Nifti1Image(inside.astype(np.uint8), first.affine)
+
+
 @dataclass(frozen=True)
 class FMRIProcessor:
-    """Voxels of a mask, z-scored within each run by its training TRs.
+    """Voxels of a mask, cleaned and z-scored within each run, the latter by its training TRs.
 
     Parameters
     ----------
@@ -79,82 +108,115 @@ class FMRIProcessor:
         Repetition time in seconds; the header's is not believed.
     mask_img : image, optional
         Voxels of `features_to_nifti`; `MultimodalDataset` fills it in.
+    cleaning : Cleaning
+        What is taken out of each run, by default nothing.
     """
 
     tr: float = 1.5
     mask_img: nib.Nifti1Image | None = field(default=None, repr=False, compare=False)
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
-    def blocks(self, path: str | Path, mask_img, n_trs: int) -> Iterator[np.ndarray]:
-        """Read one subject's series through one open handle, in blocks.
+    def blocks(self, piece: Piece, mask_img) -> Iterator[np.ndarray]:
+        """Read TRs of one series through one open handle, smoothed if that is asked for.
 
-        Blocks are (n_block, n_voxels) in the data type of the file, voxels of the mask.
+        Blocks are (n_block, n_voxels) voxels of the mask, in the data type of the file; NaN for TRs
+        that the file does not have.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            Where the file is no 4-D NIfTI of `n_trs` TRs on the grid of the mask, see
-            `giblet.images.load_series`.
+            Where the file is no 4-D NIfTI on the grid of the mask, see `giblet.images.load_series`.
         """
-        image = load_series(path)
         mask = mask_voxels(mask_img)
-        _check_grid(image, mask_img, path)
-        if image.shape[3] != n_trs:
-            raise ValueError(
-                f"{path} has {image.shape[3]} TRs, expected {n_trs}: mend run_trs in dataset.toml."
-            )
-        for start in range(0, n_trs, BLOCK_TRS):
-            block = read_values(image, path, slice(start, start + BLOCK_TRS))
-            yield np.ascontiguousarray(block[mask].T)
-        check_end(image, path)
+        stop = piece.trs.start
+        if piece.path is not None:
+            image = load_series(piece.path)
+            _check_grid(image, mask_img, piece.path)
+            stop = max(stop, min(piece.trs.stop, image.shape[3]))
+            for start in range(piece.trs.start, stop, BLOCK_TRS):
+                trs = slice(start, min(start + BLOCK_TRS, stop))
+                block = read_values(image, piece.path, trs)
+                yield np.ascontiguousarray(self._smoothed(block, image.affine)[mask].T)
+            check_end(image, piece.path)
+        for start in range(stop, piece.trs.stop, BLOCK_TRS):
+            n_trs = min(BLOCK_TRS, piece.trs.stop - start)
+            yield np.full((n_trs, mask.sum()), np.nan, np.float32)
+
+    def _smoothed(self, block: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        if not self.cleaning.smoothing_mm:
+            return block
+        values = nib.Nifti1Image(block.astype(np.float32), affine)
+        return smooth_img(values, self.cleaning.smoothing_mm).get_fdata(dtype=np.float32)
 
     def scan(
         self,
-        paths: Sequence[Path],
+        pieces: Sequence[Piece],
         mask_img,
         runs: list[slice],
         train: np.ndarray,
         raw: Path,
         tick: Callable,
     ) -> Scan:
-        """Copy one subject's series to `raw` and find what of it can be used.
+        """Copy one subject's series to `raw`, clean it, and find what of it can be used.
 
         `raw` is a .npy (n_trs, n_voxels), float32, or float64 where float32 would round the signal
         away.
 
         A TR cannot be used if no voxel is finite in it, if it repeats a neighbour in every voxel,
-        or if it is unlike the other TRs of its run, see `Volumes`. A voxel cannot be used if it is
-        not finite in a usable TR, or does not vary over the usable training TRs of a run (in a run
-        without training TRs: over all its usable TRs).
+        if it is unlike the other TRs of its run, see `Volumes`, or if cleaning scrubs it. A voxel
+        cannot be used if it is not finite in a usable TR, or does not vary over the usable training
+        TRs of a run (in a run without training TRs: over all its usable TRs).
 
         Parameters
         ----------
-        paths : sequence of Path
-            One series of all runs, or one a run.
+        pieces : sequence of Piece
+            Where the TRs of the runs lie, one for all runs or one a run.
         runs : list of slice
             TRs of each run.
         train : (n_trs,) bool
-            Training TRs, in the file's own TRs.
+            Training TRs, in the TRs of the series.
         """
         volumes = Volumes()
-        lengths = [len(train)] if len(paths) == 1 else [run.stop - run.start for run in runs]
-        series = list(zip(paths, lengths, strict=True))
-        first, *others = (next(self.blocks(path, mask_img, n)) for path, n in series)
-        dtype = "<f8" if any(map(loses_in_float32, (first, *others))) else "<f4"
-        blocks = chain.from_iterable(self.blocks(path, mask_img, n) for path, n in series)
-        with npy_writer(raw, (len(train), first.shape[1]), dtype) as write:
+        firsts = [next(self.blocks(piece, mask_img)) for piece in pieces]
+        dtype = "<f8" if any(map(loses_in_float32, firsts)) else "<f4"
+        blocks = chain.from_iterable(self.blocks(piece, mask_img) for piece in pieces)
+        with npy_writer(raw, (len(train), firsts[0].shape[1]), dtype) as write:
             for block in blocks:
                 volumes.add(block)
                 with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
                     write(block.astype(dtype, copy=False))
                 tick(len(block))
-        left_out = volumes.left_out(runs)
-        trs = ~np.any(list(left_out.values()), axis=0)
+        there = np.concatenate([piece.has for piece in pieces])
+        left_out = {reason: trs & there for reason, trs in volumes.left_out(runs).items()}
+        trs = there & ~np.any(list(left_out.values()), axis=0)
         if not trs.any():
+            named = next(piece.path for piece in pieces if piece.path is not None)
             raise ValueError(
-                f"{paths[0]} holds no TR with finite, changing values: leave the subject out or "
+                f"{named} holds no TR with finite, changing values: leave the subject out or "
                 "mend the file."
             )
+        if self.cleaning.is_filter:
+            left_out[SCRUBBED] = self._clean(raw, pieces, runs, trs)
+            trs &= ~left_out[SCRUBBED]
         return self._voxels(raw, runs, trs, train, left_out)
+
+    def _clean(
+        self, raw: Path, pieces: Sequence[Piece], runs: list[slice], trs: np.ndarray
+    ) -> np.ndarray:
+        """Clean each run of a copied series in place; return the TRs that were scrubbed."""
+        bold = np.load(raw, mmap_mode="r+")
+        scrubbed = np.zeros(len(trs), bool)
+        for run, piece in zip(runs, pieces_of_runs(pieces, runs), strict=True):
+            if piece.path is None:
+                continue
+            if self.cleaning.confounds:
+                check_not_cleaned(bold[run][trs[run]], piece.path)
+            confounds, measured = read_confounds(piece, self.cleaning)
+            scrubbed[run] = trs[run] & ~measured
+            usable = trs[run] & measured
+            clean_run(bold[run], confounds, usable, self.cleaning, self.tr, piece.path)
+        bold.flush()
+        return scrubbed
 
     @staticmethod
     def _voxels(

@@ -8,13 +8,33 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from giblet.data.entries import check_runs, is_text, read_entries
-from giblet.data.subjects import copies, find_subjects, other_trs, series_trs
+from giblet.data.cleaning import Cleaning, existing_confounds
+from giblet.data.derivatives import find_derivatives
+from giblet.data.entries import check_runs, from_here, is_text, read_entries
+from giblet.data.feature_files import FeatureFiles
+from giblet.data.pieces import Piece, pieces_of
+from giblet.data.stimuli import find_stimuli
+from giblet.data.subjects import (
+    copies,
+    find_subjects,
+    in_order_of_film,
+    missing_runs,
+    other_trs,
+    series_of,
+    series_trs,
+    starts_of,
+)
 from giblet.files import read_text
 
+HEMODYNAMIC_DELAY = 4.5  # seconds by which BOLD that nobody has shifted follows the film
+NOT_CLEANED = (
+    "fMRIPrep leaves confounds and drift in these series, and no cleaning is asked for: make sure "
+    "of [cleaning] in dataset.toml"
+)
 # What is said where a file is not given
 NOT_GIVEN = {
-    "mask": "no mask given: voxels within 6 mm of the MNI152 brain that vary in every subject",
+    "masks": "no mask given: voxels within 6 mm of the MNI152 brain that vary in every subject",
+    "movies": "no movies given: trains without pictures and sound of a film",
     "annotations": "no annotations given: trains without text",
 }
 
@@ -32,16 +52,23 @@ class DataFolder:
     lag_trs : int
         TRs by which the BOLD in the files still lags the movie; 0 where it was shifted already.
     movies : tuple of Path
-        One movie a run, or one that holds all runs back to back.
+        One movie a run, or one that holds all runs back to back; () without any.
     annotations : tuple of Path
         Words and their times, see `giblet.data.segments`: one file a run, or one of all; () without
         any.
     text_columns : tuple of str
         Columns of a sheet whose words are embedded.
-    subjects : dict of str to tuple of Path
-        NIfTI series by subject: one of all runs, or one a run.
-    mask : Path or None
-        NIfTI mask on the grid of the series; None: the MNI152 brain and a margin.
+    features : dict of str to FeatureFiles
+        Stimuli whose features were made elsewhere.
+    subjects : dict of str to tuple of Path or None
+        NIfTI series by subject: one of all runs, or one a run, None where a run was not measured.
+    starts : dict of str to tuple of int
+        TRs of the series of each run before its film begins, by subject.
+    cleaning : Cleaning
+        What is taken out of the series.
+    masks : tuple of Path
+        NIfTI masks on the grid of the series, whose common voxels are used; (): the MNI152 brain
+        and a margin.
     skip_trs : tuple of int
         TRs at the start of each run that are in no split.
     context, test_runs : tuple of int
@@ -53,6 +80,8 @@ class DataFolder:
         (.tsv).
     simulated : bool
         Written by `simulate_dataset`.
+    entries : dict
+        Those that were given beside dataset.toml.
     inferred : tuple of str
         What was not given and had to be found out, a sentence each.
     """
@@ -64,14 +93,18 @@ class DataFolder:
     movies: tuple[Path, ...]
     annotations: tuple[Path, ...]
     text_columns: tuple[str, ...]
-    subjects: dict[str, tuple[Path, ...]]
-    mask: Path | None
+    features: dict[str, FeatureFiles]
+    subjects: dict[str, tuple[Path | None, ...]]
+    starts: dict[str, tuple[int, ...]]
+    cleaning: Cleaning
+    masks: tuple[Path, ...]
     skip_trs: tuple[int, ...]
     context: tuple[int, ...] = (0, 0)
     test_runs: tuple[int, ...] = ()
     regions: Path | None = None
     region_names: tuple[str, ...] | Path = ()
     simulated: bool = False
+    entries: dict = field(default_factory=dict, compare=False)
     inferred: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -95,9 +128,27 @@ class DataFolder:
         stops = [sum(self.run_trs[: index + 1]) for index in range(len(self.run_trs))]
         return [slice(stop - n_trs, stop) for stop, n_trs in zip(stops, self.run_trs, strict=True)]
 
+    @property
+    def series(self) -> list[Path]:
+        """Every series of every subject."""
+        return series_of(self.subjects)
+
+    def pieces(self, subject: str) -> list[Piece]:
+        """Where the TRs of the film lie in a subject's series, in their order."""
+        return pieces_of(self.subjects[subject], self.starts[subject], self.run_trs)
+
     @classmethod
-    def open(cls, path: str | Path) -> "DataFolder":
-        """Read `dataset.toml`, or recognise the published Sherlock layout, and find the files.
+    def open(cls, path: str | Path, **given) -> "DataFolder":
+        """Read `dataset.toml`, or recognise a known layout, and find the files.
+
+        Without a dataset.toml these are the derivatives of fMRIPrep and the published Sherlock
+        data.
+
+        Parameters
+        ----------
+        **given
+            Entries of dataset.toml, which they add to or take the place of; paths in them are
+            relative to the current folder.
 
         Raises
         ------
@@ -105,30 +156,60 @@ class DataFolder:
             Naming the file or the entry that is missing or does not fit.
         """
         path = Path(path)
-        inferred = []
-        entries, source = read_entries(path, inferred)
-        files = {
-            name: _existing(path, entries[name], name, source) if name in entries else None
-            for name in ("mask", "regions")
+        given = {name: from_here(name, value) for name, value in given.items()}
+        said: list[str] = []
+        entries, source = read_entries(path, given, said)
+        if "derivatives" in entries:
+            subjects, masks = _from_derivatives(path, entries, source, said)
+        else:
+            subjects = find_subjects(path, entries["fmri"], entries.get("subjects"), source)
+            masks = ()
+        subjects = in_order_of_film(subjects, entries.get("run_order", {}), source)
+        starts = starts_of(subjects, entries.get("series_starts", {}), source)
+        said += missing_runs(subjects)
+        run_trs, of_lengths = series_trs(subjects, starts, entries.get("run_trs"), source)
+        said += of_lengths
+        said += copies(subjects, source)
+        entries["run_trs"] = run_trs
+        if "stimuli" in entries:
+            find_stimuli(path / os.path.expanduser(entries["stimuli"]), entries, said)
+        said += other_trs(subjects, entries["tr"], source)
+        check_runs(entries, source)
+        return cls._of(path, entries, source, subjects, starts, masks, given, said)
+
+    @classmethod
+    def _of(
+        cls, path, entries: dict, source: Path, subjects, starts, masks, given: dict, said: list
+    ) -> "DataFolder":
+        """The folder of entries that are checked, if the files that they name are there."""
+
+        def existing(name: str) -> tuple[Path, ...]:
+            names = entries.get(name, [])
+            names = [names] if isinstance(names, str) else names
+            return tuple(_existing(path, one, name, source) for one in names)
+
+        annotations = existing("annotations")
+        movies = existing("movies")
+        masks = existing("mask") or masks
+        features = {
+            name: FeatureFiles.of_entry(told, lambda one: _existing(path, one, "features", source))
+            for name, told in entries.get("features", {}).items()
         }
+        _check_stimulus(movies, annotations, features, source)
+        cleaning = Cleaning.of_entries(entries["cleaning"]) if "cleaning" in entries else Cleaning()
+        if cleaning.confounds:
+            for series in series_of(subjects):
+                existing_confounds(series, cleaning)
+        if not cleaning.is_filter and any(
+            "desc-preproc" in one.name for one in series_of(subjects)
+        ):
+            said.append(NOT_CLEANED)
+        given_files = {"masks": masks, "movies": movies or features}
+        given_files["annotations"] = annotations or "text" in features
+        said += [told for name, told in NOT_GIVEN.items() if not given_files[name]]
         names = entries.get("region_names", ())
         if isinstance(names, str):
             names = _existing(path, names, "region_names", source)
-        words = entries.get("annotations", [])
-        words = [words] if isinstance(words, str) else words
-        annotations = tuple(_existing(path, name, "annotations", source) for name in words)
-        movies = tuple(_existing(path, name, "movies", source) for name in entries["movies"])
-        subjects = find_subjects(path, entries["fmri"], entries.get("subjects"), source)
-        n_trs = series_trs(subjects, entries.get("run_trs"), source)
-        inferred += copies(subjects, source)
-        inferred += other_trs(subjects, entries["tr"], source)
-        if "run_trs" not in entries:
-            entries["run_trs"] = n_trs
-            runs = "one run" if len(n_trs) == 1 else f"{len(n_trs)} runs"
-            inferred.append(f"{runs} of {', '.join(map(str, n_trs))} TRs, the length of the series")
-        given = files | {"annotations": annotations or None}
-        inferred += [said for name, said in NOT_GIVEN.items() if given[name] is None]
-        check_runs(entries, source)
         return cls(
             path=path,
             tr=entries["tr"],
@@ -137,15 +218,60 @@ class DataFolder:
             movies=movies,
             annotations=annotations,
             text_columns=tuple(entries.get("text_columns", ())),
+            features=features,
             subjects=subjects,
-            mask=files["mask"],
+            starts=starts,
+            cleaning=cleaning,
+            masks=masks,
             skip_trs=tuple(entries.get("skip_trs", [0] * len(entries["run_trs"]))),
             context=tuple(entries.get("context", (0, 0))),
             test_runs=tuple(entries.get("test_runs", ())),
-            regions=files["regions"],
+            regions=next(iter(existing("regions")), None),
             region_names=names if isinstance(names, Path) else tuple(names),
             simulated="simulation" in entries,
-            inferred=tuple(inferred),
+            entries=given,
+            inferred=tuple(said),
+        )
+
+
+def _from_derivatives(
+    path: Path, entries: dict, source: Path, said: list[str]
+) -> tuple[dict[str, tuple[Path | None, ...]], tuple[Path, ...]]:
+    """Series and masks of fMRIPrep; what its files tell is added to the entries."""
+    where = path / os.path.expanduser(entries["derivatives"])
+    if not where.is_dir():
+        raise FileNotFoundError(
+            f"{where} is no folder, but derivatives in {source} names it: mend its name."
+        )
+    found = find_derivatives(
+        where,
+        entries.get("task"),
+        entries.get("space"),
+        entries.get("resolution"),
+        entries.get("sessions"),
+    ).of_subjects(entries.get("subjects"))
+    said += found.said
+    said.append(f"{len(found.subjects)} subjects, runs: {', '.join(found.runs)}")
+    if "tr" not in entries:
+        entries["tr"] = found.tr()
+        said.append(f"a TR of {entries['tr']:g} s, as the series say")
+    if "lag_trs" not in entries:
+        entries["lag_trs"] = round(HEMODYNAMIC_DELAY / entries["tr"])
+        said.append(
+            f"lag_trs is {entries['lag_trs']}: fMRIPrep does not shift BOLD, which follows the "
+            f"film by about {HEMODYNAMIC_DELAY} s"
+        )
+    if "cleaning" not in entries:
+        entries["cleaning"] = {"confounds": "simple"}
+    said.append(f"cleaning: {Cleaning.of_entries(entries['cleaning'])}")
+    return found.subjects, tuple(found.masks)
+
+
+def _check_stimulus(movies, annotations, features, source: Path) -> None:
+    if not (movies or annotations or features):
+        raise ValueError(
+            f"{source} names no stimulus, expected a film, words or features of one: add stimuli, "
+            "movies, annotations or features."
         )
 
 

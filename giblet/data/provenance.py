@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 # of a file: all of it would take minutes for a study
 N_SAMPLES = 16
 SAMPLE_BYTES = 2**16
-WHERE = ("path", "hash")  # where the data lie, and a name for what the other entries say
+# Where the data lie, how they were named, and a name for what the other entries say
+WHERE = ("path", "entries", "hash")
 N_NAMED = 3  # files that a message names
 
 

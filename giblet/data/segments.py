@@ -137,10 +137,9 @@ def _read_sheet(
         table = read_table(path, names, say)
         if table.matches(TEXT_PER_TR):
             return _per_tr(table, run_trs, say)
-        raise ValueError(
-            f"text_columns names no column of {path}, expected some of {table.header}: name those "
-            "whose words are to be read."
-        )
+    if not names:
+        text_columns = [_only_words(table, say)]
+        names = [plain_name(text_columns[0])]
     if not all(names) or len(set(names)) < len(names):
         raise ValueError(
             f"text_columns is {list(text_columns)}, expected one name or more and none twice: "
@@ -159,6 +158,20 @@ def _read_sheet(
     segments = _segments(table, columns, start, stop, say)
     _check_times(path, segments, run_trs)
     return list(segments.values())
+
+
+def _only_words(table: Table, say: Say) -> str:
+    """The one column of words that is no time and no run, where nobody has named it."""
+    times = "|".join((*IN_TRS.values(), START, STOP, DURATION, RUN))
+    timed = table.matches(times)
+    found = [table.header[column] for column in table.words() if column not in timed]
+    if len(found) != 1:
+        raise ValueError(
+            f"text_columns names no column of {table.path}, expected some of "
+            f"{found or table.header}: name those whose words are to be read."
+        )
+    say(f"{table.path}: the words of its column {found[0]!r} are read")
+    return found[0]
 
 
 def _timed_rows(table: Table, columns: list[int], say: Say) -> Iterator[Cue]:

@@ -6,11 +6,11 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from giblet.data.provenance import fingerprint_file
+from giblet.data.provenance import N_NAMED, fingerprint_file
 from giblet.images import load_series, stated_tr
 
 IMAGE = re.compile(r"\.(nii|hdr|img)(\.\w+)?$", re.IGNORECASE)
@@ -25,6 +25,7 @@ PARTS = re.compile(
 RUN = re.compile(
     r"(?<![^_/.-])((?:run|r|session|ses)[-_]?\d+|(?:run|ses)-[^_/]+)(?=[_/.-]|$)", re.IGNORECASE
 )
+Series = Mapping[str, tuple[Path | None, ...]]  # by subject: one of all runs, or one a run
 Found = TypeVar("Found")  # a file, or those of a subject
 
 
@@ -42,7 +43,7 @@ def _natural(name: str) -> list:
 
 def find_subjects(
     path: Path, pattern: str, wanted: list[str] | None, source: Path
-) -> dict[str, tuple[Path, ...]]:
+) -> dict[str, tuple[Path | None, ...]]:
     """The series of each subject, by its name: one of all runs, or one a run, in their order."""
     series = files_like(path, pattern)
     if not series:
@@ -111,37 +112,45 @@ def _chosen(found: dict[str, Found], wanted: list[str], source: Path) -> dict[st
     return {name: found[name] for name in names if name is not None}
 
 
-def _by_subject(files: dict[str, Path], path: Path, source: Path) -> dict[str, tuple[Path, ...]]:
-    """Files of one subject together: its runs in their order.
+def _by_subject(
+    files: dict[str, Path], path: Path, source: Path
+) -> dict[str, tuple[Path | None, ...]]:
+    """Files of one subject together: its runs in their order, None where it lacks one.
 
     Other files of one subject, such as echoes or spaces, are refused.
     """
-    of_subject: dict[str, list[str]] = {}
-    for name, file in files.items():
+    of_subject: dict[str, list[Path]] = {}
+    for file in files.values():
         whose = _label(file, path) or _without(PARTS, file, path) or _below(file, path)
-        of_subject.setdefault(whose, []).append(name)
+        of_subject.setdefault(whose, []).append(file)
     if len(of_subject) == len(files):
         return {name: (file,) for name, file in files.items()}
+    by_session = any(_repeats_runs(found, path) for found in of_subject.values())
     runs = {
-        whose: _in_order([files[name] for name in names], path, source)
-        for whose, names in of_subject.items()
+        whose: _numbered(found, by_session, path, source) for whose, found in of_subject.items()
     }
-    first = next(iter(runs))
-    for whose, found in runs.items():
-        if found.keys() != runs[first].keys():
-            shown = [" ".join(map(str, one.values())) for one in (runs[first], found)]
-            raise ValueError(
-                f"{whose} has the series {shown[1]}, but {first} {shown[0]}, expected a file of "
-                f"each run of every subject, or one of all runs: add what is missing, or narrow "
-                f"'fmri' or 'subjects' in {source}."
-            )
-    return {whose: tuple(found.values()) for whose, found in runs.items()}
+    keys = sorted({key for found in runs.values() for key in found})
+    labelled = {tuple(len(number) > 0 for number in key) for key in keys}
+    if len(labelled) > 1:
+        whose, found = min(runs.items(), key=lambda item: len(item[1]))
+        raise ValueError(
+            f"{whose} has {' '.join(map(str, found.values()))}, whose name has not the labels of "
+            "the others, expected a file of each run, or one of all runs, of every subject: rename "
+            f"it, or narrow 'fmri' or 'subjects' in {source}."
+        )
+    return {whose: tuple(found.get(key) for key in keys) for whose, found in runs.items()}
 
 
-def _in_order(files: list[Path], path: Path, source: Path) -> dict[tuple, Path]:
-    """Series of one subject that differ in session and run alone, by these, sorted."""
+def _repeats_runs(files: list[Path], path: Path) -> bool:
+    """Whether a subject has a run number more than once, so that sessions tell runs apart."""
+    runs = [_numbers(file, path)[1] for file in files]
+    return len(set(runs)) < len(runs)
+
+
+def _numbered(files: list[Path], by_session: bool, path: Path, source: Path) -> dict[tuple, Path]:
+    """Series of one subject that differ in session and run alone, by these."""
     numbers = [_numbers(file, path) for file in files]
-    if len({number[1] for number in numbers}) == len(files):
+    if not by_session:
         numbers = [number[1:] for number in numbers]  # runs of all sessions count on
     found = dict(zip(numbers, files, strict=True))
     rests = {_without(RUN, file, path) for file in files}
@@ -151,7 +160,7 @@ def _in_order(files: list[Path], path: Path, source: Path) -> dict[tuple, Path]:
             "subject, or one per run: join its runs one after the other into one file, or narrow "
             f"'fmri' or 'subjects' in {source}."
         )
-    return {number: found[number] for number in sorted(found)}
+    return found
 
 
 def _numbers(file: Path, path: Path) -> tuple[tuple, tuple]:
@@ -172,41 +181,160 @@ def _below(file: Path, path: Path) -> str:
     return _stem(Path(os.path.relpath(file, path)).as_posix())
 
 
-def series_trs(
-    subjects: dict[str, tuple[Path, ...]], run_trs: list[int] | None, source: Path
-) -> list[int]:
-    """TRs of each series of a subject, which must be those of the runs and the same of everyone."""
-    n_trs = []
-    for files in zip(*subjects.values(), strict=True):
-        lengths = {path: load_series(path).shape[3] for path in files}
-        shortest = min(lengths, key=lengths.get)
-        longest = max(lengths, key=lengths.get)
-        if lengths[shortest] != lengths[longest]:
+def series_of(subjects: Series) -> list[Path]:
+    """Every series of every subject."""
+    return [file for files in subjects.values() for file in files if file is not None]
+
+
+def missing_runs(subjects: Series) -> list[str]:
+    """Say which subjects lack which runs."""
+    return [
+        f"{name} has no series of run {number}: not measured there"
+        for name, files in subjects.items()
+        for number, file in enumerate(files, start=1)
+        if file is None
+    ]
+
+
+def in_order_of_film(
+    subjects: Series, run_order: dict[str, list[int]], source: Path
+) -> dict[str, tuple[Path | None, ...]]:
+    """The series of each subject in the order of the film's runs.
+
+    Parameters
+    ----------
+    run_order : dict of str to list of int
+        Of subjects who saw the runs in another order, the run of the film that each series is of,
+        counted from 1.
+    """
+    ordered = dict(subjects)
+    for name, order in run_order.items():
+        if name not in subjects or sorted(order) != list(range(1, len(subjects[name]) + 1)):
             raise ValueError(
-                f"{shortest} has {lengths[shortest]} TRs and {longest} {lengths[longest]}, "
-                "expected the same of every subject: cut them, or leave one out of 'fmri' in "
-                f"{source}."
+                f"run_order in {source} has {name} = {order}, expected one of "
+                f"{', '.join(subjects)} and each of its runs once, counted from 1: correct it."
             )
-        n_trs.append(lengths[shortest])
+        shown = dict(zip(order, subjects[name], strict=True))
+        ordered[name] = tuple(shown[run] for run in sorted(order))
+    return ordered
+
+
+def starts_of(
+    subjects: Series, told: list[int] | dict[str, list[int]], source: Path
+) -> dict[str, tuple[int, ...]]:
+    """TRs of the series of each run before its film begins, by subject; () where all are 0.
+
+    Parameters
+    ----------
+    told : list, or dict of str to list
+        Of each run, of all subjects or by subject.
+    """
+    if isinstance(told, list):
+        return dict.fromkeys(subjects, tuple(told))
+    if unknown := [name for name in told if name not in subjects]:
+        raise ValueError(
+            f"series_starts in {source} has {unknown[0]}, expected some of {', '.join(subjects)}: "
+            "correct it."
+        )
+    return {name: tuple(told.get(name, ())) for name in subjects}
+
+
+def series_trs(
+    subjects: Series,
+    starts: dict[str, tuple[int, ...]],
+    run_trs: list[int] | None,
+    source: Path,
+) -> tuple[list[int], list[str]]:
+    """TRs of each run, and what was cropped for them, a sentence for each run.
+
+    Series a run may differ in length: a run is as long as `run_trs` says, or else as half of its
+    series are. TRs that a series lacks were not measured, and what it has beyond is cropped. A
+    series that holds several runs must be as long as these.
+    """
+    lengths = {file: load_series(file).shape[3] for file in series_of(subjects)}
+    n_series = len(next(iter(subjects.values())))
+    if run_trs is not None and n_series == 1 and len(run_trs) > 1:
+        _check_joined(subjects, starts, lengths, run_trs, source)
+        return run_trs, []
+    if run_trs is not None and len(run_trs) != n_series:
+        raise ValueError(
+            f"run_trs in {source} is {run_trs}, but subjects have series of {n_series} runs, "
+            "expected as many numbers: mend run_trs, or leave it out."
+        )
+    found, said = [], []
+    for run in range(n_series):
+        n_trs = {
+            files[run]: lengths[files[run]] - _start(starts[name], run, n_series, source)
+            for name, files in subjects.items()
+            if files[run] is not None
+        }
+        usual = sorted(n_trs.values(), reverse=True)[len(n_trs) // 2]
+        wanted = usual if run_trs is None else run_trs[run]
+        if wanted not in n_trs.values():
+            raise ValueError(
+                f"run_trs in {source} is {run_trs}, but run {run + 1} has {usual} TRs in "
+                f"{next(iter(n_trs))}, expected the same: mend run_trs, or leave it out."
+            )
+        if wanted < 1:
+            raise ValueError(
+                f"series_starts in {source} leaves no TR of run {run + 1}, expected fewer than its "
+                f"series have: correct it."
+            )
+        said += _said_of_lengths(n_trs, wanted, run + 1)
+        found.append(wanted)
     if run_trs is None:
-        return n_trs
-    if len(n_trs) == 1 and sum(run_trs) != n_trs[0]:
-        raise ValueError(
-            f"run_trs in {source} is {run_trs}, {sum(run_trs)} TRs, but {shortest} has "
-            f"{n_trs[0]}, expected the same: mend run_trs, or join the runs of the series."
-        )
-    if len(n_trs) > 1 and run_trs != n_trs:
-        raise ValueError(
-            f"run_trs in {source} is {run_trs}, but the series of the runs have {n_trs} TRs, "
-            "expected the same: mend run_trs, or leave it out."
-        )
-    return n_trs
+        runs = "one run" if n_series == 1 else f"{n_series} runs"
+        said.insert(0, f"{runs} of {', '.join(map(str, found))} TRs, the length of the series")
+    return found, said
 
 
-def other_trs(subjects: dict[str, tuple[Path, ...]], tr: float, source: Path) -> list[str]:
+def _start(starts: tuple[int, ...], run: int, n_series: int, source: Path) -> int:
+    if starts and len(starts) != n_series:
+        raise ValueError(
+            f"series_starts in {source} is {list(starts)}, expected a number for each of "
+            f"{n_series} runs."
+        )
+    return starts[run] if starts else 0
+
+
+def _said_of_lengths(n_trs: dict[Path, int], wanted: int, run: int) -> list[str]:
+    """Which series of a run are shorter or longer than it, in a sentence."""
+    told = [
+        f"{file.name} has {n} ({wanted - n} not measured)"
+        if n < wanted
+        else f"{file.name} has {n} ({n - wanted} cropped at its end)"
+        for file, n in n_trs.items()
+        if n != wanted
+    ]
+    more = f"; and {len(told) - N_NAMED} more" if len(told) > N_NAMED else ""
+    shown = "; ".join(told[:N_NAMED])
+    return [f"run {run} has {wanted} TRs, but {shown}{more}"] if told else []
+
+
+def _check_joined(
+    subjects: Series,
+    starts: dict[str, tuple[int, ...]],
+    lengths: dict[Path, int],
+    run_trs: list[int],
+    source: Path,
+) -> None:
+    """Refuse series of several runs that are longer or shorter than these."""
+    for name, (file,) in subjects.items():
+        before = starts[name]
+        if before and len(before) != len(run_trs):
+            _start(before, 0, len(run_trs), source)
+        if file is not None and lengths[file] != sum(run_trs) + sum(before):
+            raise ValueError(
+                f"run_trs in {source} is {run_trs}, {sum(run_trs)} TRs, but {file} has "
+                f"{lengths[file] - sum(before)}, expected the same: mend run_trs, or join the runs "
+                "of the series."
+            )
+
+
+def other_trs(subjects: Series, tr: float, source: Path) -> list[str]:
     """Say which headers state another repetition time than `tr`, a sentence for each time."""
     stated = {}
-    for path in chain.from_iterable(subjects.values()):
+    for path in series_of(subjects):
         seconds = stated_tr(load_series(path))
         if seconds is not None and not math.isclose(seconds, tr, rel_tol=0.005):
             stated.setdefault(round(seconds, 6), []).append(path)
@@ -217,11 +345,11 @@ def other_trs(subjects: dict[str, tuple[Path, ...]], tr: float, source: Path) ->
     ]
 
 
-def copies(subjects: dict[str, tuple[Path, ...]], source: Path) -> list[str]:
+def copies(subjects: Series, source: Path) -> list[str]:
     """Refuse a file under two names, and say which files hold the same bytes."""
     seen = {}
     said = []
-    status = {file: file.stat() for file in chain.from_iterable(subjects.values())}
+    status = {file: file.stat() for file in series_of(subjects)}
     n_sizes = Counter(found.st_size for found in status.values())
     for file, found in status.items():
         first = seen.setdefault((found.st_dev, found.st_ino), file)

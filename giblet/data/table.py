@@ -77,6 +77,18 @@ class Table:
             if re.fullmatch(pattern, plain_name(name))
         ]
 
+    def words(self) -> list[int]:
+        """Columns most of whose cells hold letters."""
+        cells = {
+            column: [str(row[column]) for row in self.rows.values() if column < len(row)]
+            for column in range(len(self.header))
+        }
+        return [
+            column
+            for column, texts in cells.items()
+            if 2 * sum(any(map(str.isalpha, text)) for text in texts) > len(texts)
+        ]
+
     def column(self, name: str, pattern: str) -> int:
         """The column that matches a regular expression; `name` is what an error calls it.
 

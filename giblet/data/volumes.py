@@ -44,6 +44,7 @@ class Volumes:
         self._figures = []
         self._last = None
         self._columns = None
+        self._seen_finite = False
 
     def add(self, block: np.ndarray) -> None:
         """Take the next TRs: (n_block, n_voxels)."""
@@ -54,6 +55,9 @@ class Volumes:
             self._columns = _varying_columns(block, finite)
         else:
             changes[0] = (finite[0] & (block[0] != self._last)).any()
+            if not self._seen_finite:  # a run that was not measured tells nothing of voxels
+                self._columns = _varying_columns(block, finite)
+        self._seen_finite |= bool(finite.any())
         self._finite.append(finite.any(1))
         self._changes.append(changes)
         self._figures.append(VolumeFigures.of(block[:, self._columns]))
@@ -117,7 +121,7 @@ class VolumeFigures:
         """The figures of successive blocks."""
         names = ("present", "level", "sd", "ties")
         columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-        return cls(parts[0].n_voxels, *columns)
+        return cls(parts[-1].n_voxels, *columns)
 
     def at(self, trs: np.ndarray) -> "VolumeFigures":
         """The figures of some TRs."""

@@ -3,13 +3,18 @@
 import inspect
 
 from giblet.data import AudioProcessor, MultimodalDataset, TextProcessor, VideoProcessor
+from giblet.data.entries import ENTRIES
 from giblet.models import MultimodalAutoencoder
 from giblet.training.config import TrainingConfig
 
 SPLITTING = ("context", "fractions", "test_runs")
 PROCESSORS = ("video_processor", "audio_processor", "text_processor")
 REGIONS = ("regions", "region_names")
-DATA = ("subjects", "average", *SPLITTING, "colour", *PROCESSORS, *REGIONS, "cache_dir")
+OF_FOLDER = tuple(
+    name for name in ENTRIES if name not in (*SPLITTING, *REGIONS, "subjects", "simulation")
+)
+DATA = ("subjects", "average", *SPLITTING, "colour", *PROCESSORS, *REGIONS, "cache_dir", *OF_FOLDER)
+KINDS = {"video": VideoProcessor, "audio": AudioProcessor, "text": TextProcessor}
 MERGED = ("n_networks", "ridge_units")  # of a model that is made after training
 MODEL = tuple(
     name for name in inspect.signature(MultimodalAutoencoder).parameters if name not in MERGED
@@ -52,9 +57,12 @@ def saved_data(checkpoint: dict) -> dict:
     return {
         "subjects": provenance["subjects"],
         "average": saved_average(checkpoint),
-        "video_processor": VideoProcessor(**features["video"]),
-        "audio_processor": AudioProcessor(**features["audio"]),
-        "text_processor": TextProcessor(**features["text"]),
+        **{
+            f"{name}_processor": kind(**features[name])
+            for name, kind in KINDS.items()
+            if features[name] is not None
+        },
+        **provenance["entries"],
         **{name: tuple(provenance[name]) for name in SPLITTING},
     }
 

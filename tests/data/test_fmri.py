@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from giblet.data import FMRIProcessor
 from giblet.data.fmri import template_mask
+from giblet.data.pieces import Piece
 
 AFFINE = np.diag([8.0, 8, 8, 1])
 RUNS = [slice(0, 40), slice(40, 90)]
@@ -37,7 +38,7 @@ def scan(tmp_path, mask_img, volume, train):
     """Scan a volume; return the scan, the raw copy and the masked volume as (n_trs, n_voxels)."""
     path = save(tmp_path / "s.nii.gz", volume)
     result = FMRIProcessor().scan(
-        [path], mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
+        [Piece(path, slice(0, 90))], mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
     )
     return result, np.load(tmp_path / "raw.npy"), volume[np.asarray(mask_img.dataobj) > 0].T
 
@@ -45,7 +46,7 @@ def scan(tmp_path, mask_img, volume, train):
 @pytest.mark.parametrize("n_trs", [3, 64, 150])
 def test_reads_what_indexing_the_whole_array_gives(tmp_path, mask_img, rng, n_trs):
     path = save(tmp_path / "s.nii.gz", rng.standard_normal((5, 6, 4, n_trs)).astype(np.float32))
-    blocks = list(FMRIProcessor().blocks(path, mask_img, n_trs))
+    blocks = list(FMRIProcessor().blocks(Piece(path, slice(0, n_trs)), mask_img))
     whole = np.asarray(nib.load(path).dataobj)[np.asarray(mask_img.dataobj) > 0]
     assert np.array_equal(np.concatenate(blocks), whole.T)
     assert max(len(block) for block in blocks) <= 64
@@ -55,7 +56,7 @@ def test_scaled_integers_are_read_in_their_unit(tmp_path, mask_img, rng):
     image = nib.Nifti1Image(rng.standard_normal((5, 6, 4, 9)), AFFINE)
     image.set_data_dtype(np.int16)
     nib.save(image, tmp_path / "s.nii.gz")
-    (block,) = FMRIProcessor().blocks(tmp_path / "s.nii.gz", mask_img, 9)
+    (block,) = FMRIProcessor().blocks(Piece(tmp_path / "s.nii.gz", slice(0, 9)), mask_img)
     assert np.allclose(block, image.get_fdata()[np.asarray(mask_img.dataobj) > 0].T, atol=1e-3)
 
 
@@ -180,8 +181,9 @@ def test_large_offsets_against_float64(tmp_path, mask_img, volume, train, kind):
         image.header.set_slope_inter(slope, intercept)
         values = integers * np.float64(np.float32(slope)) + intercept
     nib.save(image, tmp_path / "s.nii")
+    piece = Piece(tmp_path / "s.nii", slice(0, 90))
     result = FMRIProcessor().scan(
-        [tmp_path / "s.nii"], mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
+        [piece], mask_img, RUNS, train, tmp_path / "raw.npy", lambda n: None
     )
     raw = np.load(tmp_path / "raw.npy")
     assert result.voxels.all()
@@ -213,7 +215,7 @@ def test_nothing_measured(tmp_path, mask_img, volume, train, value):
 
 
 def read(path, mask_img, n_trs: int = 10):
-    return list(FMRIProcessor().blocks(path, mask_img, n_trs))
+    return list(FMRIProcessor().blocks(Piece(path, slice(0, n_trs)), mask_img))
 
 
 def test_three_dimensions(tmp_path, mask_img):
@@ -249,10 +251,27 @@ def test_same_grid_of_other_axes(tmp_path, mask_img, axes):
         read(tmp_path / "s.nii.gz", mask_img)
 
 
-def test_other_length(tmp_path, mask_img):
-    path = save(tmp_path / "s.nii.gz", np.zeros((5, 6, 4, 9), np.float32))
-    with pytest.raises(ValueError, match=r"s\.nii\.gz has 9 TRs, expected 10: mend run_trs"):
-        read(path, mask_img)
+def test_trs_that_a_series_does_not_have(tmp_path, mask_img, volume):
+    """They are NaN, and all of a run that was not measured is."""
+    path = save(tmp_path / "s.nii.gz", volume)
+    inside = np.asarray(mask_img.dataobj) > 0
+    blocks = list(FMRIProcessor().blocks(Piece(path, slice(80, 100)), mask_img))
+    found = np.concatenate(blocks)
+    assert np.array_equal(found[:10], volume[..., 80:][inside].T)
+    assert np.isnan(found[10:]).all() and found.shape == (20, inside.sum())
+    (nothing,) = FMRIProcessor().blocks(Piece(None, slice(0, 5)), mask_img)
+    assert np.isnan(nothing).all() and nothing.shape == (5, inside.sum())
+
+
+def test_a_run_that_was_not_measured(tmp_path, mask_img, volume, train):
+    """Its TRs cannot be used, and the other run is what it is alone."""
+    path = save(tmp_path / "s.nii.gz", volume[..., 40:])
+    pieces = [Piece(None, RUNS[0]), Piece(path, slice(0, 50))]
+    raw = tmp_path / "raw.npy"
+    result = FMRIProcessor().scan(pieces, mask_img, RUNS, train, raw, lambda n: None)
+    assert not result.trs[RUNS[0]].any()
+    assert result.trs[RUNS[1]].all() and result.voxels.all()
+    assert result.sentences("s") == []
 
 
 def test_no_nifti(tmp_path, mask_img):

@@ -110,7 +110,7 @@ def test_movie_that_ends_before_the_last_run(folder, capsys):
     write_film(folder / "film.mp4", sum(RUNS) - 5)
     data = open_all(folder)
     assert data.tr_index.max() == sum(RUNS) - 6
-    assert "where movie or lagged BOLD is missing: 2, 5 TRs" in capsys.readouterr().out
+    assert "where stimulus or lagged BOLD is missing: 2, 5 TRs" in capsys.readouterr().out
 
 
 def test_one_run_takes_the_length_of_the_series(folder, capsys):

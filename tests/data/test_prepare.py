@@ -151,7 +151,7 @@ def test_changed_source_is_another_cache(simulated, tiny_video, tmp_path):
 
 def test_what_was_decided_is_said_and_kept(simulated, tiny_video, tmp_path, capsys):
     data = MultimodalDataset(simulated, video_processor=tiny_video, cache_dir=tmp_path)
-    said = "cropped from the end of each run, where movie or lagged BOLD is missing: 3, 3 TRs"
+    said = "cropped from the end of each run, where stimulus or lagged BOLD is missing: 3, 3 TRs"
     assert said in capsys.readouterr().out
     manifest = json.loads((data.cache / "manifest.json").read_text())
     assert said in manifest["said"]

@@ -84,9 +84,21 @@ def test_runs_in_files_of_their_own(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_a_run_that_one_subject_lacks(tmp_path, kind):
+def test_names_without_the_labels_of_the_others(tmp_path, kind):
     folder = write_folder(tmp_path, [*RUNS[kind], "sub-02.nii.gz"], fmri='"**/*.nii*"')
-    refused(folder, "expected a file of each run of every subject, or one of all runs: add what")
+    refused(folder, "sub-02.nii.gz, whose name has not the labels of the others, expected a file")
+
+
+def test_a_run_that_one_subject_lacks(tmp_path):
+    names = [f"sub-{subject}_run-{run}.nii" for subject in (1, 2) for run in (1, 2)]
+    folder = write_folder(tmp_path, [names[0], *names[2:]], fmri='"*.nii"')
+    found = DataFolder.open(folder)
+    assert found.subjects == {
+        "sub-1": (folder / names[0], None),
+        "sub-2": (folder / names[2], folder / names[3]),
+    }
+    assert "sub-1 has no series of run 2: not measured there" in found.inferred
+    assert found.run_trs == (N_TRS, N_TRS)
 
 
 def test_runs_are_numbers_and_go_on_through_sessions(tmp_path):
@@ -127,9 +139,46 @@ def test_some_subjects_with_their_runs(tmp_path):
 def test_runs_of_other_lengths(tmp_path):
     names = [f"sub-{subject}_run-{run}.nii" for subject in (1, 2) for run in (1, 2)]
     folder = write_folder(tmp_path, names, fmri='"*.nii"', run_trs=[N_TRS, N_TRS - 1])
-    refused(folder, f"but the series of the runs have [{N_TRS}, {N_TRS}] TRs, expected the same")
+    refused(folder, f"but run 2 has {N_TRS} TRs in", names[1], "expected the same: mend run_trs")
+    refused(write_folder(tmp_path, names, fmri='"*.nii"', run_trs=[N_TRS]), "series of 2 runs")
+    names += ["sub-3_run-1.nii", "sub-3_run-2.nii"]
+    folder = write_folder(tmp_path, names, fmri='"*.nii"')
     write_brain(folder / names[3], 3, N_TRS - 1)
-    refused(folder, f"{names[3]} has {N_TRS - 1} TRs", f"{names[1]} {N_TRS}, expected the same")
+    write_brain(folder / names[0], 0, N_TRS + 2)
+    found = DataFolder.open(folder)
+    assert found.run_trs == (N_TRS, N_TRS)
+    said = [
+        f"run 1 has {N_TRS} TRs, but {names[0]} has {N_TRS + 2} (2 cropped at its end)",
+        f"run 2 has {N_TRS} TRs, but {names[3]} has {N_TRS - 1} (1 not measured)",
+    ]
+    assert set(said) <= set(found.inferred)
+
+
+def test_runs_seen_in_another_order(tmp_path):
+    names = [f"sub-{subject}_run-{run}.nii" for subject in (1, 2) for run in (1, 2, 3)]
+    folder = write_folder(tmp_path, names, fmri='"*.nii"', run_order="{sub-2 = [2, 3, 1]}")
+    one, other = DataFolder.open(folder).subjects.values()
+    assert [path.name for path in one] == names[:3]
+    assert [path.name for path in other] == [names[5], names[3], names[4]]
+    folder = write_folder(tmp_path, names, fmri='"*.nii"', run_order="{sub-2 = [2, 1]}")
+    refused(folder, "run_order in ", "has sub-2 = [2, 1], expected one of sub-1, sub-2 and each")
+
+
+def test_trs_before_the_film(tmp_path):
+    """Series of their own lengths begin where they are told to, joined ones as well."""
+    names = [f"sub-{subject}_run-{run}.nii" for subject in (1, 2) for run in (1, 2)]
+    starts = "{sub-1 = [2, 0], sub-2 = [0, 1]}"
+    folder = write_folder(tmp_path / "a", names, fmri='"*.nii"', series_starts=starts)
+    write_brain(folder / names[0], 0, N_TRS + 2)
+    write_brain(folder / names[3], 3, N_TRS + 1)
+    found = DataFolder.open(folder)
+    assert found.run_trs == (N_TRS, N_TRS)
+    assert [piece.trs for piece in found.pieces("sub-1")] == [slice(2, N_TRS + 2), slice(0, N_TRS)]
+    joined = write_folder(tmp_path / "b", run_trs=[3, 3], series_starts=[1, 1])
+    trs = [piece.trs for piece in DataFolder.open(joined).pieces("sub-01")]
+    assert trs == [slice(1, 4), slice(5, 8)]
+    refused(write_folder(tmp_path / "c", run_trs=[4, 4], series_starts=[1, 1]), "has 6, expected")
+    refused(write_folder(tmp_path / "d", series_starts=[1, 1]), "expected a number for each of 1")
 
 
 def test_the_same_brains_in_one_file_and_in_one_a_run(simulated, tmp_path):
