@@ -59,18 +59,22 @@ def open_data(
 ) -> dict[str, MultimodalDataset]:
     """The data of a run, split: {'train', 'val', 'test' and 'all': data set}.
 
+    `open_data("derivatives/fmriprep", task="film", stimuli="stimuli/")` opens what fMRIPrep wrote.
+
     Parameters
     ----------
     data : folder, a data set of any split, or what this function returned
-        A data set keeps its features.
+        A folder with a dataset.toml, or of fMRIPrep's derivatives, see data/README.md. A data set
+        keeps its features.
     recipe : Recipe
         Its features are made of a folder.
     average : bool
         Train on the mean response of the subjects. Otherwise, and where `data` came from a call
         with False, 'train' has one item per subject and TR; the other splits are means in any case.
     **settings
-        Arguments of `MultimodalDataset` for a folder, before those of the recipe, and `colour`, of
-        its `VideoProcessor`. `cache_dir` is where the features are kept, and changes no result.
+        Arguments of `MultimodalDataset` for a folder, before those of the recipe, entries of
+        dataset.toml, and `colour`, of its `VideoProcessor`. `cache_dir` is where the features are
+        kept, and changes no result.
     """
     if isinstance(data, Mapping):
         average = average and data["train"].average

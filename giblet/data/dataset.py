@@ -18,7 +18,6 @@ from giblet.alignment.splits import SPLITS, Splitting
 from giblet.data.arrays import features_from_arrays, frames_of
 from giblet.data.audio import AudioProcessor
 from giblet.data.features import STIMULI, Features, mean_response, release
-from giblet.data.fmri import FMRIProcessor
 from giblet.data.folder import DataFolder
 from giblet.data.manifest import Processors, read_manifest
 from giblet.data.prepare import group_mean, prepare
@@ -121,29 +120,26 @@ class MultimodalDataset(Dataset):
             tuple(fractions),
             tuple(self.folder.test_runs if test_runs is None else test_runs),
         )
-        made = self.folder.features
-        video: Any = None
-        audio: Any = None
-        text: Any = None
-        if self.folder.movies and "video" not in made:
-            video = replace(video_processor or VideoProcessor(), tr=self.tr)
-        if self.folder.movies and "audio" not in made:
-            audio = replace(audio_processor or AudioProcessor(), tr=self.tr, mean=None, sd=None)
-        if self.folder.annotations and "text" not in made:
-            text = replace(text_processor or TextProcessor(), annotations=(), embeddings=None)
-        fmri = FMRIProcessor(self.tr, cleaning=self.folder.cleaning)
-        processors = Processors(video, audio, text, fmri)
+        processors = Processors.of_folder(
+            self.folder, video_processor, audio_processor, text_processor
+        )
         cache_dir = expanded(cache_dir or self.folder.path / "cache")
         self.cache = prepare(self.folder, processors, self._splitting, cache_dir, progress)
         manifest = read_manifest(self.cache)
         self.mask_img = load_image(self.cache / "mask.nii.gz")
-        self.fmri_processor = replace(fmri, mask_img=self.mask_img)
+        self.fmri_processor = replace(processors.fmri, mask_img=self.mask_img)
+        video: Any = processors.video
+        audio: Any = processors.audio
+        text: Any = processors.text
         self.video_processor = video
         self.audio_processor = audio and replace(
             audio, mean=self._saved("audio_mean"), sd=self._saved("audio_sd")
         )
-        words = {"annotations": tuple(manifest["annotations"])}
-        self.text_processor = text and replace(text, embeddings=self._saved("embeddings"), **words)
+        self.text_processor = text and replace(
+            text,
+            annotations=tuple(manifest["annotations"]),
+            embeddings=self._saved("embeddings"),
+        )
         self._facts = manifest["data"] | {
             "path": str(self.folder.path.resolve()),
             "entries": self.folder.entries,

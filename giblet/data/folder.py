@@ -196,16 +196,8 @@ class DataFolder:
             for name, told in entries.get("features", {}).items()
         }
         _check_stimulus(movies, annotations, features, source)
-        cleaning = Cleaning.of_entries(entries["cleaning"]) if "cleaning" in entries else Cleaning()
-        if cleaning.confounds:
-            for series in series_of(subjects):
-                existing_confounds(series, cleaning)
-        if not cleaning.is_filter and any(
-            "desc-preproc" in one.name for one in series_of(subjects)
-        ):
-            said.append(NOT_CLEANED)
-        given_files = {"masks": masks, "movies": movies or features}
-        given_files["annotations"] = annotations or "text" in features
+        words = annotations or "text" in features
+        given_files = {"masks": masks, "movies": movies or features, "annotations": words}
         said += [told for name, told in NOT_GIVEN.items() if not given_files[name]]
         names = entries.get("region_names", ())
         if isinstance(names, str):
@@ -221,7 +213,7 @@ class DataFolder:
             features=features,
             subjects=subjects,
             starts=starts,
-            cleaning=cleaning,
+            cleaning=_cleaning(entries, series_of(subjects), said),
             masks=masks,
             skip_trs=tuple(entries.get("skip_trs", [0] * len(entries["run_trs"]))),
             context=tuple(entries.get("context", (0, 0))),
@@ -265,6 +257,17 @@ def _from_derivatives(
         entries["cleaning"] = {"confounds": "simple"}
     said.append(f"cleaning: {Cleaning.of_entries(entries['cleaning'])}")
     return found.subjects, tuple(found.masks)
+
+
+def _cleaning(entries: dict, series: list[Path], said: list[str]) -> Cleaning:
+    """What is taken out of the series, if what it takes lies beside them."""
+    cleaning = Cleaning.of_entries(entries["cleaning"]) if "cleaning" in entries else Cleaning()
+    if cleaning.confounds:
+        for path in series:
+            existing_confounds(path, cleaning)
+    if not cleaning.is_filter and any("desc-preproc" in path.name for path in series):
+        said.append(NOT_CLEANED)
+    return cleaning
 
 
 def _check_stimulus(movies, annotations, features, source: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -36,6 +36,28 @@ class Processors:
     audio: AudioProcessor | None
     text: TextProcessor | None
     fmri: FMRIProcessor
+
+    @classmethod
+    def of_folder(
+        cls,
+        folder: DataFolder,
+        video: VideoProcessor | None,
+        audio: AudioProcessor | None,
+        text: TextProcessor | None,
+    ) -> "Processors":
+        """Those that a folder has files for, by default of the full-size model."""
+        made = folder.features
+        heard = folder.movies and "audio" not in made
+        seen = folder.movies and "video" not in made
+        read = folder.annotations and "text" not in made
+        audio = replace(audio or AudioProcessor(), tr=folder.tr, mean=None, sd=None)
+        text = replace(text or TextProcessor(), annotations=(), embeddings=None)
+        return cls(
+            replace(video or VideoProcessor(), tr=folder.tr) if seen else None,
+            audio if heard else None,
+            text if read else None,
+            FMRIProcessor(folder.tr, cleaning=folder.cleaning),
+        )
 
 
 def write_manifest(folder: DataFolder, settings: dict, found: dict, out: Path) -> None:

@@ -62,6 +62,13 @@ def _picture_rank(stream: Stream) -> tuple:
     return stream.frames == 1, not is_default, -context.width * context.height, stream.index
 
 
+def is_sound_alone(path: str | Path) -> bool:
+    """Whether a file has sound and no pictures, covers aside."""
+    with open_movie(path) as container:
+        pictures = [one for one in container.streams.video if not one.disposition & STILL]
+        return not pictures and bool(container.streams.audio)
+
+
 def sound_streams(container: av.container.InputContainer) -> list[Stream]:
     """The sound tracks that can be decoded, in the order in which a player would take them.
 

@@ -33,7 +33,7 @@ from giblet.data.manifest import (
     shared_part,
     write_manifest,
 )
-from giblet.data.movie import Say, stated_seconds
+from giblet.data.movie import Say, is_sound_alone, stated_seconds
 from giblet.data.segments import in_training, read_segments
 from giblet.data.text import TextProcessor
 from giblet.data.video import VideoProcessor
@@ -44,6 +44,7 @@ from giblet.files import alone, atomic_folder, atomic_path, load_array, open_res
 QUIETEST_SD = 0.1
 UNUSED = 0.02  # of a film, and UNUSED_TRS: what may be left over at its end without a word
 UNUSED_TRS = 5
+ROUNDING = 0.01  # of a TR, by which the stated length of a sound may fall short
 
 
 def prepare(
@@ -232,13 +233,22 @@ def _prepare_video(
     with tqdm(total=shape[0], desc="movie", unit="TR", disable=not progress) as bar:
         for movie, runs in _movies(folder):
             start = runs[0].start
-            stop = start + video.fill(
-                movie, features[start : runs[-1].stop], bar.update, said.append
-            )
+            frames = features[start : runs[-1].stop]
+            stop = start + _fill(video, movie, frames, bar.update, said.append)
             _check_reaches(movie, runs, stop, folder.tr)
             covered += [min(stop, run.stop) - run.start for run in runs]
     features.flush()
     return {"covered": covered, "said": said}
+
+
+def _fill(video: VideoProcessor, movie: Path, frames: np.ndarray, tick: Callable, say: Say) -> int:
+    """Write the frames of a movie, none of sound alone; return the TRs that it covers."""
+    if not is_sound_alone(movie):
+        return video.fill(movie, frames, tick, say)
+    say(f"{movie} is sound without pictures")
+    n_trs = min(len(frames), int(stated_seconds(movie) / video.tr + ROUNDING))
+    tick(n_trs)
+    return n_trs
 
 
 def _check_reaches(movie: Path, runs: list[slice], stop: int, tr: float) -> None:

@@ -6,7 +6,9 @@ from folders import copy_of, without
 from scipy.signal import resample_poly
 
 from giblet.data import MultimodalDataset, VideoProcessor
+from giblet.data.audio import read_sound
 from giblet.data.feature_files import FeatureFiles, read_array, resampled
+from giblet.data.media import write_wav
 
 FILM = VideoProcessor(9, 16, 10)
 
@@ -140,3 +142,20 @@ def test_features_take_the_place_of_a_film(simulated, tmp_path, rng):
     without(bare / "dataset.toml", "movies", "annotations", "text_columns")
     with pytest.raises(ValueError, match="names no stimulus, expected a film, words or features"):
         MultimodalDataset(bare, progress=False)
+
+
+def test_a_story_is_sound_alone(simulated, tmp_path):
+    """Its sound is that of a film with the same track, and there are no pictures."""
+    path = copy_of(simulated, tmp_path / "data")
+    film = MultimodalDataset(path, progress=False, video_processor=FILM)
+    for run in (1, 2):
+        movie = path / f"movie_run-{run}.mp4"
+        write_wav(path / f"story_run-{run}.wav", read_sound(movie))
+        movie.unlink()
+    without(path / "dataset.toml", "movies")
+    with (path / "dataset.toml").open("a") as file:
+        file.write('\nmovies = ["story_run-1.wav", "story_run-2.wav"]\n')
+    story = MultimodalDataset(path, progress=False, video_processor=FILM)
+    assert story.present == ("audio", "text")
+    assert np.abs(story.features.audio - film.features.audio).mean() < 0.01  # of 16 bits
+    assert np.array_equal(story.features.split, film.features.split)
