@@ -10,6 +10,7 @@ from nilearn.interfaces.fmriprep import load_confounds_strategy
 from nilearn.signal import clean
 
 from giblet.data.derivatives import confounds_file
+from giblet.data.features import release
 from giblet.data.pieces import Piece
 from giblet.images import load_series
 
@@ -144,18 +145,20 @@ def read_confounds(piece: Piece, cleaning: Cleaning) -> tuple[np.ndarray, np.nda
     return confounds, measured
 
 
-def check_not_cleaned(bold: np.ndarray, name: str | Path) -> None:
+def check_not_cleaned(bold: np.ndarray, usable: np.ndarray, name: str | Path) -> None:
     """Refuse to take confounds out of series that somebody has cleaned already.
 
     What is cleaned has voxels with means near 0, where the scanner gives many times their SD.
 
     Parameters
     ----------
-    bold : (n_trs, n_voxels)
-        TRs that can be used.
+    bold : (n_trs, n_voxels), a memory map
+    usable : (n_trs,) bool
     name : what a message calls the run
     """
-    sample = np.asarray(bold[:, :: -(-bold.shape[1] // N_SAMPLED)], np.float64)
+    columns = slice(None, None, -(-bold.shape[1] // N_SAMPLED))
+    sample = np.asarray(bold[:, columns], np.float64)[usable]
+    release(bold)
     sd = sample.std(0)
     varying = np.isfinite(sd) & (sd > 0)
     if len(sample) < 2 or not varying.any():
@@ -218,3 +221,4 @@ def clean_run(
                 t_r=tr,
             )
         bold[:, columns] = values
+        release(bold)

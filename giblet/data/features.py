@@ -194,6 +194,7 @@ def run_statistics(
         block = block[np.isin(part, fitted)]
         total += block.sum(0)
         squares += np.square(block).sum(0)
+        release(bold)
     mean = total / len(fitted)
     sd = np.sqrt(np.maximum(squares / len(fitted) - mean**2, 0))
     mean += first

@@ -210,7 +210,7 @@ class FMRIProcessor:
             if piece.path is None:
                 continue
             if self.cleaning.confounds:
-                check_not_cleaned(bold[run][trs[run]], piece.path)
+                check_not_cleaned(bold[run], trs[run], piece.path)
             confounds, measured = read_confounds(piece, self.cleaning)
             scrubbed[run] = trs[run] & ~measured
             usable = trs[run] & measured

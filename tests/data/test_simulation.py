@@ -143,7 +143,7 @@ def world(full_simulated) -> World:
         told = [any(verb in segment.text for verb in verbs) for verbs in MEANINGS.values()]
         meaning[segment.start : segment.stop] = told
         scene[segment.start : segment.stop] = number
-    mask_img = nib.load(folder.mask)
+    mask_img = nib.load(folder.masks[0])
     mask = np.asarray(mask_img.dataobj) > 0
     bold = [np.asarray(nib.load(path).dataobj)[mask].T for (path,) in folder.subjects.values()]
     bold = [np.concatenate([zscore(run) for run in np.split(x, [420])]) for x in bold]
