@@ -232,9 +232,21 @@ def test_words_that_are_refused(tmp_path, name, content, message):
 
 
 def test_columns_of_a_sheet_have_to_be_named(tmp_path):
-    (tmp_path / "a.csv").write_text(KINDS["film.csv"])
-    with pytest.raises(ValueError, match=r"names no column of .*a\.csv, expected some of \['Start"):
+    """Unless one column alone holds words: which one was taken is said."""
+    (tmp_path / "a.csv").write_text("onset,duration,Scene,Who\n0,2,a dog,dog\n2,2,a cat,cat\n")
+    message = r"names no column of .*a\.csv, expected some of \['Scene', 'Who'\]"
+    with pytest.raises(ValueError, match=message):
         read_segments(tmp_path / "a.csv", (), RUNS, TR)
+    (tmp_path / "b.csv").write_text("onset,duration,n\n0,2,1\n2,2,3\n")
+    with pytest.raises(ValueError, match=r"expected some of \['onset', 'duration', 'n'\]"):
+        read_segments(tmp_path / "b.csv", (), RUNS, TR)
+    (tmp_path / "c.csv").write_text(
+        "onset,duration,run,n,Scene\n0,2,run-1,1,dog\n0,2,run-2,3,cat\n"
+    )
+    said = []
+    found = read_segments(tmp_path / "c.csv", (), RUNS, TR, said.append)
+    assert [segment.text for segment in found] == ["dog", "cat"]
+    assert f"{tmp_path / 'c.csv'}: the words of its column 'Scene' are read" in said
 
 
 def test_subtitles_have_no_columns(tmp_path):
