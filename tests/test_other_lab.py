@@ -53,7 +53,13 @@ def test_table_has_the_regions_of_the_folder(folder, run_dir):
     assert own.video_processor.colour
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * path.stem.startswith("03"))
+        for path in NOTEBOOKS
+    ],
+)
 def test_notebooks(folder, run_dir, path, monkeypatch, tmp_path):
     """04 to 07 open the run, the others prepare and train by themselves."""
     monkeypatch.setenv("GIBLET_DATA", str(folder))
