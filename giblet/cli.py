@@ -153,15 +153,10 @@ def train(
     run_dir = None if out is None else find_run(out) or out / "run"
     recipe = FULL_SIZE if full_size else None
     with process_group(resolve_device(config)):
-        say = print if rank() == 0 else _nothing
-        run = load_or_train(data, config, run_dir, recipe=recipe, direct=direct, say=say, **given)
+        run = load_or_train(data, config, run_dir, recipe=recipe, direct=direct, say=print, **given)
         first = rank() == 0
     if first:
         report_prediction(run, out or run.folder)
-
-
-def _nothing(sentence: str) -> None:
-    """Of several ranks the first one speaks."""
 
 
 def reconstruct(

@@ -151,7 +151,8 @@ def load_or_train(
     config = config or TrainingConfig()
     with process_group(resolve_device(config)):
         data = open_data(data, recipe or SMALL, progress, **of_data)
-        say(data["all"].summary)
+        if rank() == 0:
+            say(data["all"].summary)
         if saved and recipe is None:
             of_model = without_sizes(saved["config"], data["train"]) | of_model
         of_model["span"] = _bases_of_run(saved, data["train"], run_dir)

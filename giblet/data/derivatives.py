@@ -14,12 +14,13 @@ from pathlib import Path
 
 from nilearn.interfaces.bids import parse_bids_filename
 
-from giblet.data.subjects import files_like, series_of
+from giblet.data.subjects import files_like, in_order, series_of
 from giblet.files import read_text
 from giblet.images import load_series, stated_tr
 
 PATTERN = "**/sub-*_bold.nii*"
-PREPARED = ("preproc", "smoothAROMAnonaggr")  # of `desc`, what fMRIPrep has preprocessed
+AROMA = "smoothAROMAnonaggr"  # what nilearn's strategy 'ica_aroma' goes on from
+PREPARED = ("preproc", AROMA)  # of `desc`, what fMRIPrep has preprocessed
 CONFOUNDS = ("_desc-confounds_timeseries.tsv", "_desc-confounds_regressors.tsv")
 # Of several spaces the first of these, or of a name that begins so, is taken
 SPACES = ("MNI152NLin2009cAsym", "MNI152NLin6Asym", "MNI")
@@ -43,10 +44,7 @@ class BidsSeries:
 
     def number(self, name: str) -> tuple:
         """A run or session to sort and to compare by: `run-1` is `run-01`; () where none is."""
-        value = self.get(name)
-        if not value:
-            return ()
-        return (int(value), "") if value.isdecimal() else (0, value)
+        return in_order(self.get(name))
 
     @property
     def sidecar(self) -> Path:
@@ -163,6 +161,7 @@ def find_derivatives(
     space: str | None = None,
     resolution: str | None = None,
     sessions: list[str] | None = None,
+    desc: str | None = None,
 ) -> Derivatives:
     """Find the preprocessed series of one or several tasks.
 
@@ -178,6 +177,8 @@ def find_derivatives(
         several.
     sessions : list of str
         As in `ses-1`; default all.
+    desc : str
+        As in `desc-preproc`, which is the default where there are several.
 
     Raises
     ------
@@ -195,7 +196,7 @@ def find_derivatives(
     if sessions is not None:
         found = _matching(found, "ses", sessions, path)
     said: list[str] = []
-    for name, wanted in (("space", space), ("res", resolution), ("desc", None)):
+    for name, wanted in (("space", space), ("res", resolution), ("desc", desc)):
         found = _chosen(found, name, wanted, path, said)
     return _by_subject(found, tasks, tuple(said))
 

@@ -155,9 +155,7 @@ ENTRIES: dict[str, tuple[str, Callable]] = {
     "run_order": (
         "a table with the runs of the film in the order in which a subject saw them, such as "
         "{sub-02 = [2, 1]}",
-        lambda value: _is_table(
-            value, lambda order: _is_list(order, _is_count) and sorted(order)[0] == 1
-        ),
+        lambda value: _is_table(value, lambda order: _is_list(order, _is_count, distinct=True)),
     ),
     "features": (
         "a table with video, audio or text, each the name of a file, a list of one a run, or a "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from giblet.data.cleaning import Cleaning, existing_confounds
-from giblet.data.derivatives import find_derivatives
+from giblet.data.derivatives import AROMA, find_derivatives
 from giblet.data.entries import check_runs, from_here, is_text, read_entries
 from giblet.data.feature_files import FeatureFiles
 from giblet.data.pieces import Piece, pieces_of
@@ -235,12 +235,15 @@ def _from_derivatives(
         raise FileNotFoundError(
             f"{where} is no folder, but derivatives in {source} names it: mend its name."
         )
+    entries.setdefault("cleaning", {"confounds": "simple"})
+    cleaning = Cleaning.of_entries(entries["cleaning"])
     found = find_derivatives(
         where,
         entries.get("task"),
         entries.get("space"),
         entries.get("resolution"),
         entries.get("sessions"),
+        AROMA if cleaning.confounds == "ica_aroma" else None,
     ).of_subjects(entries.get("subjects"))
     said += found.said
     said.append(f"{len(found.subjects)} subjects, runs: {', '.join(found.runs)}")
@@ -253,9 +256,7 @@ def _from_derivatives(
             f"lag_trs is {entries['lag_trs']}: fMRIPrep does not shift BOLD, which follows the "
             f"film by about {HEMODYNAMIC_DELAY} s"
         )
-    if "cleaning" not in entries:
-        entries["cleaning"] = {"confounds": "simple"}
-    said.append(f"cleaning: {Cleaning.of_entries(entries['cleaning'])}")
+    said.append(f"cleaning: {cleaning}")
     return found.subjects, tuple(found.masks)
 
 

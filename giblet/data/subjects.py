@@ -168,8 +168,15 @@ def _numbers(file: Path, path: Path) -> tuple[tuple, tuple]:
     found = {"s": (), "r": ()}
     for match in RUN.finditer(_below(file, path)):
         kind, number = match[1][0].lower(), re.sub(r"^[a-z]+[-_]?", "", match[1].lower())
-        found[kind] = (int(number), "") if number.isdecimal() else (0, number)
+        found[kind] = in_order(number)
     return found["s"], found["r"]
+
+
+def in_order(number: str) -> tuple:
+    """The number of a run or session to sort and to compare by: 1 is 01; () where there is none."""
+    if not number:
+        return ()
+    return (int(number), "") if number.isdecimal() else (0, number)
 
 
 def _without(parts: re.Pattern, file: Path, path: Path) -> str:
@@ -321,8 +328,7 @@ def _check_joined(
     """Refuse series of several runs that are longer or shorter than these."""
     for name, (file,) in subjects.items():
         before = starts[name]
-        if before and len(before) != len(run_trs):
-            _start(before, 0, len(run_trs), source)
+        _start(before, 0, len(run_trs), source)
         if file is not None and lengths[file] != sum(run_trs) + sum(before):
             raise ValueError(
                 f"run_trs in {source} is {run_trs}, {sum(run_trs)} TRs, but {file} has "

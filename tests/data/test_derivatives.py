@@ -116,6 +116,19 @@ def test_series_of_several_spaces(written):
         opened(written, space="MNI305")
 
 
+def test_each_strategy_has_its_series(written):
+    """That of ICA-AROMA goes on from series that fMRIPrep writes beside the usual ones."""
+    for file in written.glob("sub-*/func/*_desc-preproc_bold.*"):
+        shutil.copy(file, file.with_name(file.name.replace("preproc", "smoothAROMAnonaggr")))
+    usual, aroma = (opened(written, cleaning={"confounds": x}) for x in ("simple", "ica_aroma"))
+    assert all("desc-preproc" in path.name for path in usual.series)
+    assert all("desc-smoothAROMAnonaggr" in path.name for path in aroma.series)
+    data = features(
+        written, stimuli=written.parent / "stimuli", cleaning={"confounds": "ica_aroma"}
+    )
+    assert data.features.valid.any()
+
+
 REFUSED = {
     "another task": ({"task": "rest"}, "has no series of task-rest, expected some of film"),
     "a subject": ({"subjects": ["sub-9"]}, "subjects has sub-9, expected some of sub-01, sub-02"),
